@@ -1,0 +1,62 @@
+/* The server's configuration: one file in OpenSSL's CONF syntax (config(5ssl)), read once by the
+ * supervisor. Its bytes go to each child in a sealed memfd, so all roles act on exactly the file
+ * that was checked. `.include` and unknown keys are refused. docs/configuration.md lists the keys.
+ */
+#ifndef SIGNET_CONFIG_H
+#define SIGNET_CONFIG_H
+
+#include <openssl/conf.h>
+#include "common/bytes.h"
+#include "common/err.h"
+
+#define CONFIG_DEFAULT_PATH "/etc/signet/signet.conf"
+#define CONFIG_SIZE_MAX (256 * 1024)
+#define CONFIG_ENV_MAX 32
+
+struct config {
+    CONF *conf; /* for the profiles */
+
+    /* [server] */
+    char *state;       /* folder; required */
+    char *listen;      /* "address:port" of HTTPS; default 127.0.0.1:8443 */
+    char *http_listen; /* of plain HTTP (CRL, CA); default 127.0.0.1:8080; "none": off */
+    char **names;      /* SANs of the listener's certificate: "DNS:…", "IP:…"; NULL-terminated */
+    char *public_url;  /* "http://host:port" for CDP and AIA; may be NULL */
+    unsigned fronts;   /* default 2 */
+    unsigned credits;  /* requests in flight for each front; default 64 */
+    char *admin_group; /* may be NULL: root and the server's own user only */
+
+    /* [token] */
+    char *module, *init_args, *token_label, *key_label;
+    struct buf key_id;
+    char *pin_file;             /* NULL: the systemd credential "pin", or a prompt */
+    unsigned signers;           /* default 2 */
+    unsigned sign_deadline_ms;  /* default 10000 */
+    char *env[CONFIG_ENV_MAX];  /* "NAME=value" for the module, from env.NAME keys; NULL-ended */
+    char *custody_exception;    /* "<SPKI sha256 hex>, <reason>"; may be NULL */
+
+    /* [ca] */
+    char *certificate; /* the intermediate; default STATE/intermediate.pem */
+    char *chain;       /* intermediate and root, PEM; default STATE/ca-chain.pem */
+    int64_t crl_life;  /* seconds from thisUpdate to nextUpdate; default 7d, at most 10d */
+};
+
+/* From the file's bytes; path is for messages ("signet.conf:12: …"). */
+int config_parse(struct config **out, struct bytes text, const char *path, struct err *err)
+    __attribute__((warn_unused_result));
+/* From an inherited descriptor (a sealed memfd). */
+int config_from_fd(struct config **out, int fd, struct err *err)
+    __attribute__((warn_unused_result));
+/* A sealed memfd with these bytes; -1 with err set. */
+int config_memfd(struct bytes text, struct err *err) __attribute__((warn_unused_result));
+void config_free(struct config *c);
+
+/* "90s", "5m", "12h", "7d", "2y" (365 d), plain seconds; > 0. */
+int duration_parse(int64_t *seconds, const char *text, struct err *err)
+    __attribute__((warn_unused_result));
+
+/* "address:port", "[v6]:port"; port 0 is "any free one". The views point into text. */
+int address_split(const char *text, char host[64], char port[8], struct err *err)
+    __attribute__((warn_unused_result));
+
+#endif

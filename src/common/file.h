@@ -1,0 +1,22 @@
+/* Files, whole and durable. Paths in errors; the next step where one is known. */
+#ifndef SIGNET_FILE_H
+#define SIGNET_FILE_H
+
+#include <sys/types.h>
+#include "common/bytes.h"
+#include "common/err.h"
+
+/* Reads a whole regular file of at most max bytes; a NUL is put behind and not counted. */
+int file_read(struct buf *out, const char *path, size_t max, struct err *err)
+    __attribute__((warn_unused_result));
+
+/* Writes path by a temporary name in the same folder, fsync, rename, fsync of the folder.
+ * replace 0: fails (and leaves everything as it was) when path exists. */
+int file_write(const char *path, struct bytes data, mode_t mode, int replace, struct err *err)
+    __attribute__((warn_unused_result));
+
+/* mkdir -p with mode for what is made; 0 when it is there already as a directory. */
+int file_make_dir(const char *path, mode_t mode, struct err *err)
+    __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,77 @@
+/* Every message: MSG(name, number, from, to, fields). Included several times by msg.h and msg.c.
+ * A number is never used again for something else; a change of fields raises MSG_VERSION. */
+
+#define M_URL 512
+#define M_NAME 64
+#define M_DER (16 * 1024)
+#define M_PEM (64 * 1024)
+#define M_TEXT 1024
+
+/* Who asks, as the front saw it at TLS: the exact client certificate. No certificate: all empty.
+ * The authority believes none of it before it has found that very certificate in the store. */
+#define M_CALLER                                                                                   \
+    F_bytes(caller_issuer, 32)      /* SHA-256 of the issuer name, DER */                          \
+    F_bytes(caller_serial, 20)                                                                     \
+    F_bytes(caller_digest, 32)      /* SHA-256 of the certificate, DER */                          \
+    F_text(caller_address, M_NAME)  /* for the log only */
+
+/* supervisor ↔ its children */
+MSG(ready, 1, ANY, SUPERVISOR, F_text(detail, M_TEXT))
+MSG(failed, 2, ANY, SUPERVISOR, F_u8(fault) F_text(detail, M_TEXT)) /* fault: enum token_fault */
+MSG(peer, 3, SUPERVISOR, AUTHORITY, F_u8(role) F_u32(number))       /* with the socket to it */
+MSG(peer_end, 4, AUTHORITY, SUPERVISOR, F_u8(role) F_u32(number) F_text(why, M_TEXT))
+MSG(publisher_wanted, 5, AUTHORITY, SUPERVISOR, F_u8(reserved))
+MSG(pin_retry, 6, AUTHORITY, SUPERVISOR, F_u8(reserved))
+MSG(token_state, 7, SUPERVISOR, AUTHORITY, F_u8(fault) F_u32(signers) F_text(detail, M_TEXT))
+
+/* authority → front: what a front needs, so that it needs no file */
+MSG(listener, 10, AUTHORITY, FRONT,
+    F_u32(credits) F_bytes(certificate_pem, M_PEM) F_bytes(key_pem, M_PEM))
+MSG(chain, 11, AUTHORITY, FRONT, F_bytes(issuer_der, M_DER) F_bytes(chain_pem, M_PEM))
+MSG(crl, 12, AUTHORITY, FRONT, F_u64(number) F_i64(this_update) F_i64(next_update)) /* with its descriptor */
+
+/* front → authority: requests; each is answered once by an answer_… of the same id */
+MSG(issue, 20, FRONT, AUTHORITY,
+    M_CALLER F_text(operation, M_NAME) F_text(profile, M_NAME) F_text(request_id, M_NAME)
+    F_bytes(body_digest, 32) F_bytes(csr_digest, 32) F_text(name, M_NAME) F_bytes(spki, 1024))
+MSG(revoke, 21, FRONT, AUTHORITY,
+    M_CALLER F_text(request_id, M_NAME) F_bytes(body_digest, 32) F_bytes(serial, 20) F_u8(reason))
+MSG(status, 22, FRONT, AUTHORITY, M_CALLER)
+
+/* authority → front and signetctl: answers. code: enum err_code */
+MSG(answer_error, 30, AUTHORITY, ASKER, F_u32(code) F_u32(retry_after) F_text(detail, M_TEXT))
+MSG(answer_certificate, 31, AUTHORITY, ASKER, F_bytes(serial, 20) F_bytes(der, M_DER))
+MSG(answer_revoked, 32, AUTHORITY, ASKER, F_bytes(serial, 20) F_i64(revoked_at) F_u8(reason))
+MSG(answer_status, 33, AUTHORITY, ASKER,
+    F_u8(ready) F_u8(detailed) F_u32(signers_ready) F_u32(signers_wanted) F_u8(token_fault)
+    F_text(token_detail, M_TEXT) F_text(custody, M_TEXT) F_u64(issued) F_u64(revoked) F_u64(orphans)
+    F_u64(pending) F_u64(crl_number) F_i64(crl_this_update) F_i64(crl_next_update)
+    F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq) F_text(problem, M_TEXT))
+
+/* authority ↔ signer */
+MSG(signer_hello, 40, SIGNER, AUTHORITY, F_u32(custody) F_text(token, M_TEXT))
+MSG(sign, 41, AUTHORITY, SIGNER, F_u8(key) F_u8(alg) F_bytes(digest, 48)) /* key: issuer number */
+MSG(signed, 42, SIGNER, AUTHORITY, F_bytes(signature, 512))
+MSG(sign_failed, 43, SIGNER, AUTHORITY, F_u8(fault) F_text(detail, M_TEXT))
+
+/* authority ↔ publisher: one CRL */
+MSG(crl_job, 50, AUTHORITY, PUBLISHER,
+    F_u32(issuer) F_u32(shard) F_u64(number) F_i64(this_update) F_i64(next_update) F_i64(expired_before)
+    F_u64(journal_seq) F_bytes(journal_hash, 32))
+MSG(crl_digest, 51, PUBLISHER, AUTHORITY, F_bytes(digest, 48))
+MSG(crl_signature, 52, AUTHORITY, PUBLISHER, F_bytes(signature, 512))
+MSG(crl_done, 53, PUBLISHER, AUTHORITY, F_u64(entries) F_u64(size) F_bytes(sha256, 32))
+MSG(crl_failed, 54, PUBLISHER, AUTHORITY, F_text(why, M_TEXT))
+
+/* signetctl → authority, over the admin socket (SO_PEERCRED) */
+MSG(admin_operator_issue, 60, ADMIN, AUTHORITY,
+    F_text(name, M_NAME) F_u32(roles) F_bytes(csr_digest, 32) F_bytes(spki, 1024))
+MSG(admin_operator_revoke, 61, ADMIN, AUTHORITY, F_text(name, M_NAME) F_u8(reason))
+MSG(admin_operator_list, 62, ADMIN, AUTHORITY, F_text(after, M_NAME)) /* pages, by name */
+MSG(admin_status, 63, ADMIN, AUTHORITY, F_u8(reserved))
+MSG(admin_pin_retry, 64, ADMIN, AUTHORITY, F_u8(reserved))
+MSG(answer_operator, 70, AUTHORITY, ADMIN, /* one a row, then answer_end */
+    F_text(name, M_NAME) F_u32(roles) F_text(state, M_NAME) F_bytes(serial, 20) F_i64(not_after))
+MSG(answer_end, 71, AUTHORITY, ADMIN, F_u32(count) F_u8(more))
+
+#undef M_CALLER

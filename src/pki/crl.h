@@ -1,0 +1,66 @@
+/* CRLs (RFC 5280 section 5), streamed: a list of a million entries never stands in memory.
+ *
+ * The caller walks its entries twice, in the same order: first to count (crl_count), then to write
+ * (crl_add). Between the two comes crl_begin(), which knows all lengths by then; after the second
+ * crl_digest(), the token's signature, and crl_finish(), which verifies and writes.
+ *
+ *     crl_new → crl_count × n → crl_begin → crl_add × n → crl_digest → crl_finish → crl_free
+ */
+#ifndef SIGNET_CRL_H
+#define SIGNET_CRL_H
+
+#include "pki/issuer.h"
+
+/* RFC 5280 section 5.3.1. The numbers are the standard's; 7 and aACompromise are not used. */
+enum crl_reason {
+    REASON_UNSPECIFIED = 0,
+    REASON_KEY_COMPROMISE = 1,
+    REASON_CA_COMPROMISE = 2,
+    REASON_AFFILIATION_CHANGED = 3,
+    REASON_SUPERSEDED = 4,
+    REASON_CESSATION = 5,
+    REASON_HOLD = 6,
+    REASON_PRIVILEGE_WITHDRAWN = 9
+};
+
+/* "keyCompromise" and so on, as openssl spells them; -1 / NULL when unknown. */
+int crl_reason_from_name(const char *name);
+const char *crl_reason_name(int reason);
+
+struct crl_head {
+    const struct issuer *issuer;
+    uint64_t number;              /* CRL number, 1 and up */
+    int64_t this_update, next_update;
+    uint64_t journal_seq;         /* the anchor: a non-critical extension that holds the journal's */
+    uint8_t journal_hash[32];     /* sequence and head hash (OCTET STRING, u64 big-endian + hash)  */
+};
+
+/* The OID of the anchor: 2.25 arc (X.667), made from a random UUID. */
+extern const char CRL_ANCHOR_OID[];
+
+struct crl_entry {
+    struct bytes serial;
+    int64_t revoked_at;
+    int reason; /* unspecified is left out, as RFC 5280 says */
+};
+
+struct crl; /* opaque */
+
+/* Writes the TBS to fd (an empty file, read and write, position 0; borrowed). */
+int crl_new(struct crl **out, const struct crl_head *head, int fd, struct err *err)
+    __attribute__((warn_unused_result));
+int crl_count(struct crl *c, const struct crl_entry *e, struct err *err)
+    __attribute__((warn_unused_result));
+int crl_begin(struct crl *c, struct err *err) __attribute__((warn_unused_result));
+int crl_add(struct crl *c, const struct crl_entry *e, struct err *err)
+    __attribute__((warn_unused_result));
+/* The TBS is complete; its digest for the signer. Fails when the two walks differed. */
+int crl_digest(struct crl *c, uint8_t digest[DIGEST_MAX], size_t *len, struct err *err)
+    __attribute__((warn_unused_result));
+/* Verifies signature over the digest of what is in the file, read back, and writes the
+ * CertificateList DER to out_fd (empty, position 0). No sync here. */
+int crl_finish(struct crl *c, struct bytes signature, int out_fd, struct err *err)
+    __attribute__((warn_unused_result));
+void crl_free(struct crl *c);
+
+#endif
