@@ -72,6 +72,10 @@ unsigned token_custody(const struct token *t);
 /* "SoftHSM v2, serial 1234abcd": what the token says it is. */
 const char *token_description(const struct token *t);
 
+/* The private key behind the token, for the ceremony tool, which has OpenSSL sign whole objects with
+ * it (X509_REQ_sign and the like) and verifies them afterwards. Borrowed. */
+EVP_PKEY *token_private_key(const struct token *t);
+
 /* Signs a digest: RSA PKCS#1 v1.5 (CKM_RSA_PKCS), or ECDSA as DER (RFC 3279 section 2.2.3).
  * sig holds SIGNATURE_MAX. Blocks as long as the token does. The signature is not verified here:
  * the authority does that with the CA's public key. */
