@@ -53,6 +53,7 @@
     X(serial_unknown, 404, "no certificate of this CA has this serial")                            \
     X(already_revoked, 409, "the certificate is already revoked, for another reason")              \
     X(already_exists, 409, "it exists already")                                                    \
+    X(crl_too_large, 413, "the CRL is too large for a JSON answer; fetch /crl on the plain-HTTP port")   \
     X(operator_unknown, 404, "there is no such operator")                                          \
     X(busy, 503, "the server is busy; try again shortly")                                          \
     X(token_unavailable, 503, "the signing token is not available; try again later")               \

@@ -28,7 +28,10 @@ MSG(token_state, 7, SUPERVISOR, AUTHORITY, F_u8(fault) F_u32(signers) F_text(det
 MSG(listener, 10, AUTHORITY, FRONT,
     F_u32(credits) F_bytes(certificate_pem, M_PEM) F_bytes(key_pem, M_PEM))
 MSG(chain, 11, AUTHORITY, FRONT, F_bytes(issuer_der, M_DER) F_bytes(chain_pem, M_PEM))
-MSG(crl, 12, AUTHORITY, FRONT, F_u64(number) F_i64(this_update) F_i64(next_update)) /* with its descriptor */
+/* A document for plain HTTP ("/crl", "/ca.cer", "/root-crl", "/root.cer"), with its read-only
+ * descriptor; the same path again replaces it. expires 0: never; digest: SHA-256, for the ETag. */
+MSG(document, 12, AUTHORITY, FRONT,
+    F_text(path, M_NAME) F_text(content_type, M_NAME) F_i64(modified) F_i64(expires) F_bytes(digest, 32))
 
 /* front → authority: requests; each is answered once by an answer_… of the same id */
 MSG(issue, 20, FRONT, AUTHORITY,
