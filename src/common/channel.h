@@ -16,15 +16,16 @@ struct channel_handlers {
     /* A message that the table allows; the record is the channel's and gone afterwards, m->fd is
      * the handler's (-1: none). Return 0, or -1 when the fields are bad: the peer is ended. */
     int (*on_message)(struct channel *c, const struct msg *m, void *arg);
-    /* The peer is gone or was ended; why is NULL for a plain end. channel_free() is allowed here. */
+    /* The peer is gone or was ended; why is NULL for a plain end. channel_free() is allowed here.
+     */
     void (*on_end)(struct channel *c, const char *why, void *arg);
 };
 
 /* Takes the socket (closed by channel_free()), makes it non-blocking and close-on-exec. NULL: no
  * memory. self and peer say which rows of the table hold. */
 struct channel *channel_new(struct event_base *base, int socket, enum role_name self,
-                            enum role_name peer, const struct channel_handlers *handlers,
-                            void *arg) __attribute__((warn_unused_result));
+                            enum role_name peer, const struct channel_handlers *handlers, void *arg)
+    __attribute__((warn_unused_result));
 
 /* Sends or queues; fd (-1: none) is dup()ed. 0, or -1: the channel is dead or its queue over the
  * bound (on_end follows from the loop). */

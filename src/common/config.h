@@ -20,20 +20,20 @@ struct config {
     char *state;       /* folder; required */
     char *listen;      /* "address:port" of HTTPS; default 127.0.0.1:8443 */
     char *http_listen; /* of plain HTTP (CRL, CA); default 127.0.0.1:8080; "none": off */
-    char **names;      /* SANs of the listener's certificate: "DNS:…", "IP:…"; NULL-terminated */
-    char *public_url;  /* "http://host:port" for CDP and AIA; may be NULL */
-    unsigned fronts;   /* default 2 */
-    unsigned credits;  /* requests in flight for each front; default 64 */
+    char **names;     /* SANs of the listener's certificate: "DNS:…", "IP:…"; NULL-terminated */
+    char *public_url; /* "http://host:port" for CDP and AIA; may be NULL */
+    unsigned fronts;  /* default 2 */
+    unsigned credits; /* requests in flight for each front; default 64 */
     char *admin_group; /* may be NULL: root and the server's own user only */
 
     /* [token] */
     char *module, *init_args, *token_label, *key_label;
     struct buf key_id;
-    char *pin_file;             /* NULL: the systemd credential "pin", or a prompt */
-    unsigned signers;           /* default 2 */
-    unsigned sign_deadline_ms;  /* default 10000 */
-    char *env[CONFIG_ENV_MAX];  /* "NAME=value" for the module, from env.NAME keys; NULL-ended */
-    char *custody_exception;    /* "<SPKI sha256 hex>, <reason>"; may be NULL */
+    char *pin_file;            /* NULL: the systemd credential "pin", or a prompt */
+    unsigned signers;          /* default 2 */
+    unsigned sign_deadline_ms; /* default 10000 */
+    char *env[CONFIG_ENV_MAX]; /* "NAME=value" for the module, from env.NAME keys; NULL-ended */
+    char *custody_exception;   /* "<SPKI sha256 hex>, <reason>"; may be NULL */
 
     /* [ca] */
     char *certificate; /* the intermediate; default STATE/intermediate.pem */

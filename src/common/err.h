@@ -39,10 +39,13 @@
     X(key_exponent, 422, "the RSA exponent must be 65537")                                         \
     X(key_weak, 422, "the RSA key is weak; make a new one with a current OpenSSL")                 \
     X(key_curve, 422, "the EC key must be on a named curve, as an uncompressed point")             \
-    X(key_of_other_subject, 409, "this key is already certified for another subject; make a new key") \
-    X(subject_has_certificate, 409, "a live certificate for this MAC and another key exists; revoke it first") \
+    X(key_of_other_subject, 409,                                                                   \
+      "this key is already certified for another subject; make a new key")                         \
+    X(subject_has_certificate, 409,                                                                \
+      "a live certificate for this MAC and another key exists; revoke it first")                   \
     X(request_id_reused, 409, "this request_id was used with another body; choose a new one")      \
-    X(result_dead, 409, "this request's certificate is revoked or expired; make a new key and CSR") \
+    X(result_dead, 409,                                                                            \
+      "this request's certificate is revoked or expired; make a new key and CSR")                  \
     X(profile_unknown, 422, "there is no such profile")                                            \
     X(profile_refused, 403, "this profile is not open to this operation or role")                  \
     X(certificate_required, 401, "connect with your operator's client certificate")                \
@@ -53,7 +56,8 @@
     X(serial_unknown, 404, "no certificate of this CA has this serial")                            \
     X(already_revoked, 409, "the certificate is already revoked, for another reason")              \
     X(already_exists, 409, "it exists already")                                                    \
-    X(crl_too_large, 413, "the CRL is too large for a JSON answer; fetch /crl on the plain-HTTP port")   \
+    X(crl_too_large, 413,                                                                          \
+      "the CRL is too large for a JSON answer; fetch /crl on the plain-HTTP port")                 \
     X(operator_unknown, 404, "there is no such operator")                                          \
     X(busy, 503, "the server is busy; try again shortly")                                          \
     X(token_unavailable, 503, "the signing token is not available; try again later")               \

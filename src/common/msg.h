@@ -15,13 +15,21 @@
 #ifndef SIGNET_MSG_H
 #define SIGNET_MSG_H
 
+#include <sys/types.h>
 #include "common/bytes.h"
 
 #define MSG_VERSION 1
 #define MSG_HEADER 16
 #define MSG_MAX (128 * 1024)
 
-enum role_name { PROC_SUPERVISOR, PROC_FRONT, PROC_AUTHORITY, PROC_SIGNER, PROC_PUBLISHER, PROC_ADMIN };
+enum role_name {
+    PROC_SUPERVISOR,
+    PROC_FRONT,
+    PROC_AUTHORITY,
+    PROC_SIGNER,
+    PROC_PUBLISHER,
+    PROC_ADMIN
+};
 
 enum msg_type {
     MSG_none = 0,
@@ -30,7 +38,8 @@ enum msg_type {
 #undef MSG
 };
 
-/* One struct for each message: struct msg_issue, … Decoded text and bytes are views into the record. */
+/* One struct for each message: struct msg_issue, … Decoded text and bytes are views into the
+ * record. */
 #define F_u8(name) uint8_t name;
 #define F_u32(name) uint32_t name;
 #define F_u64(name) uint64_t name;
@@ -50,12 +59,13 @@ enum msg_type {
 #undef F_text
 #undef F_bytes
 
+/* A received message. fields is a view into record, for msg_decode(). */
 struct msg {
     enum msg_type type;
     uint64_t id;
-    int fd;                          /* a descriptor that came along, or -1; the receiver's */
-    size_t len;                      /* of body */
-    uint8_t body[MSG_MAX];
+    int fd; /* a descriptor that came along, or -1; the receiver's */
+    struct bytes fields;
+    uint8_t record[MSG_MAX];
 };
 
 /* "issue", for logs; "?" for an unknown type. */
@@ -75,6 +85,13 @@ int msg_open(struct bytes record, unsigned *type, uint64_t *id, struct bytes *fi
 
 /* Fields into *body (the struct of this type). -1: malformed. */
 int msg_decode(void *body, enum msg_type type, struct bytes fields)
+    __attribute__((warn_unused_result));
+
+/* One record in or out, for channel.c and the blocking forms below. Sending: as sendmsg(2), with
+ * flags. Receiving: 1 a record, 0 the peer is gone, 2 nothing there now, -1 an error or a truncated
+ * record. fd -1: none. */
+ssize_t msg_socket_send(int socket, struct bytes record, int fd, int flags);
+int msg_socket_receive(int socket, uint8_t *record, size_t size, size_t *len, int *fd)
     __attribute__((warn_unused_result));
 
 /* The blocking forms, for the signer, the publisher and signetctl, which talk to one peer.

@@ -10,10 +10,10 @@
 /* Who asks, as the front saw it at TLS: the exact client certificate. No certificate: all empty.
  * The authority believes none of it before it has found that very certificate in the store. */
 #define M_CALLER                                                                                   \
-    F_bytes(caller_issuer, 32)      /* SHA-256 of the issuer name, DER */                          \
-    F_bytes(caller_serial, 20)                                                                     \
-    F_bytes(caller_digest, 32)      /* SHA-256 of the certificate, DER */                          \
-    F_text(caller_address, M_NAME)  /* for the log only */
+    F_bytes(caller_issuer, 32) /* SHA-256 of the issuer name, DER */                               \
+        F_bytes(caller_serial, 20)                                                                 \
+            F_bytes(caller_digest, 32) /* SHA-256 of the certificate, DER */                       \
+        F_text(caller_address, M_NAME) /* for the log only */
 
 /* supervisor ↔ its children */
 MSG(ready, 1, ANY, SUPERVISOR, F_text(detail, M_TEXT))
@@ -31,12 +31,13 @@ MSG(chain, 11, AUTHORITY, FRONT, F_bytes(issuer_der, M_DER) F_bytes(chain_pem, M
 /* A document for plain HTTP ("/crl", "/ca.cer", "/root-crl", "/root.cer"), with its read-only
  * descriptor; the same path again replaces it. expires 0: never; digest: SHA-256, for the ETag. */
 MSG(document, 12, AUTHORITY, FRONT,
-    F_text(path, M_NAME) F_text(content_type, M_NAME) F_i64(modified) F_i64(expires) F_bytes(digest, 32))
+    F_text(path, M_NAME) F_text(content_type, M_NAME) F_i64(modified) F_i64(expires)
+        F_bytes(digest, 32))
 
 /* front → authority: requests; each is answered once by an answer_… of the same id */
 MSG(issue, 20, FRONT, AUTHORITY,
     M_CALLER F_text(operation, M_NAME) F_text(profile, M_NAME) F_text(request_id, M_NAME)
-    F_bytes(body_digest, 32) F_bytes(csr_digest, 32) F_text(name, M_NAME) F_bytes(spki, 1024))
+        F_bytes(body_digest, 32) F_bytes(csr_digest, 32) F_text(name, M_NAME) F_bytes(spki, 1024))
 MSG(revoke, 21, FRONT, AUTHORITY,
     M_CALLER F_text(request_id, M_NAME) F_bytes(body_digest, 32) F_bytes(serial, 20) F_u8(reason))
 MSG(status, 22, FRONT, AUTHORITY, M_CALLER)
@@ -47,9 +48,10 @@ MSG(answer_certificate, 31, AUTHORITY, ASKER, F_bytes(serial, 20) F_bytes(der, M
 MSG(answer_revoked, 32, AUTHORITY, ASKER, F_bytes(serial, 20) F_i64(revoked_at) F_u8(reason))
 MSG(answer_status, 33, AUTHORITY, ASKER,
     F_u8(ready) F_u8(detailed) F_u32(signers_ready) F_u32(signers_wanted) F_u8(token_fault)
-    F_text(token_detail, M_TEXT) F_text(custody, M_TEXT) F_u64(issued) F_u64(revoked) F_u64(orphans)
-    F_u64(pending) F_u64(crl_number) F_i64(crl_this_update) F_i64(crl_next_update)
-    F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq) F_text(problem, M_TEXT))
+        F_text(token_detail, M_TEXT) F_text(custody, M_TEXT) F_u64(issued) F_u64(revoked)
+            F_u64(orphans) F_u64(pending) F_u64(crl_number) F_i64(crl_this_update)
+                F_i64(crl_next_update) F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq)
+                    F_text(problem, M_TEXT))
 
 /* authority ↔ signer */
 MSG(signer_hello, 40, SIGNER, AUTHORITY, F_u32(custody) F_text(token, M_TEXT))
@@ -59,8 +61,8 @@ MSG(sign_failed, 43, SIGNER, AUTHORITY, F_u8(fault) F_text(detail, M_TEXT))
 
 /* authority ↔ publisher: one CRL */
 MSG(crl_job, 50, AUTHORITY, PUBLISHER,
-    F_u32(issuer) F_u32(shard) F_u64(number) F_i64(this_update) F_i64(next_update) F_i64(expired_before)
-    F_u64(journal_seq) F_bytes(journal_hash, 32))
+    F_u32(issuer) F_u32(shard) F_u64(number) F_i64(this_update) F_i64(next_update)
+        F_i64(expired_before) F_u64(journal_seq) F_bytes(journal_hash, 32))
 MSG(crl_digest, 51, PUBLISHER, AUTHORITY, F_bytes(digest, 48))
 MSG(crl_signature, 52, AUTHORITY, PUBLISHER, F_bytes(signature, 512))
 MSG(crl_done, 53, PUBLISHER, AUTHORITY, F_u64(entries) F_u64(size) F_bytes(sha256, 32))

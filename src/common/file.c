@@ -1,0 +1,152 @@
+#include "common/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int failed(struct err *err, const char *doing, const char *path)
+{
+    return err_set(err, ERR_storage_unavailable, "cannot %s %s: %s", doing, path, strerror(errno));
+}
+
+static int read_all(struct buf *out, int fd, size_t max, const char *path, struct err *err)
+{
+    char chunk[16384];
+    for (;;) {
+        ssize_t n = read(fd, chunk, sizeof chunk);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return failed(err, "read", path);
+        if (n == 0)
+            break;
+        if (out->len + (size_t)n > max)
+            return err_set(err, ERR_internal, "%s: larger than %zu bytes", path, max);
+        if (buf_add(out, chunk, (size_t)n))
+            return err_set(err, ERR_internal, "no memory to read %s", path);
+    }
+    if (buf_add(out, "", 1))
+        return err_set(err, ERR_internal, "no memory to read %s", path);
+    out->len--;
+    return 0;
+}
+
+int file_read(struct buf *out, const char *path, size_t max, struct err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0)
+        return failed(err, "open", path);
+    struct stat st;
+    int rc = -1;
+    *out = (struct buf){0};
+    if (fstat(fd, &st))
+        failed(err, "stat", path);
+    else if (!S_ISREG(st.st_mode))
+        err_set(err, ERR_internal, "%s: not a regular file", path);
+    else
+        rc = read_all(out, fd, max, path, err);
+    close(fd);
+    if (rc)
+        buf_free(out);
+    return rc;
+}
+
+static int write_all(int fd, struct bytes data)
+{
+    while (data.len) {
+        ssize_t n = write(fd, data.data, data.len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        data.data += n;
+        data.len -= (size_t)n;
+    }
+    return 0;
+}
+
+static int sync_folder(const char *path, struct err *err)
+{
+    char copy[PATH_MAX];
+    snprintf(copy, sizeof copy, "%s", path);
+    const char *folder = dirname(copy);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return failed(err, "open", folder);
+    int rc = fsync(fd) ? failed(err, "sync", folder) : 0;
+    close(fd);
+    return rc;
+}
+
+/* The complete file under a temporary name; its name in tmp. */
+static int write_temporary(char tmp[PATH_MAX], const char *path, struct bytes data, mode_t mode,
+                           struct err *err)
+{
+    if (snprintf(tmp, PATH_MAX, "%s.XXXXXX", path) >= PATH_MAX)
+        return err_set(err, ERR_internal, "%s: the path is too long", path);
+    int fd = mkostemp(tmp, O_CLOEXEC);
+    if (fd < 0)
+        return failed(err, "create", path);
+    int rc = fchmod(fd, mode) || write_all(fd, data) || fsync(fd) ? failed(err, "write", path) : 0;
+    if (close(fd) && rc == 0)
+        rc = failed(err, "close", path);
+    if (rc)
+        unlink(tmp);
+    return rc;
+}
+
+/* renameat2(RENAME_NOREPLACE) is not on every file system; link() refuses an existing name on all
+ * that have hard links. */
+static int put_in_place(const char *tmp, const char *path, int replace, struct err *err)
+{
+    if (replace)
+        return rename(tmp, path) ? failed(err, "rename to", path) : 0;
+    if (renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno == EINVAL && link(tmp, path) == 0)
+        return unlink(tmp) ? failed(err, "remove", tmp) : 0;
+    if (errno == EEXIST)
+        return err_set(err, ERR_already_exists, "%s exists already; it is not overwritten", path);
+    return failed(err, "create", path);
+}
+
+int file_write(const char *path, struct bytes data, mode_t mode, int replace, struct err *err)
+{
+    char tmp[PATH_MAX];
+    if (write_temporary(tmp, path, data, mode, err))
+        return -1;
+    if (put_in_place(tmp, path, replace, err)) {
+        unlink(tmp);
+        return -1;
+    }
+    return sync_folder(path, err);
+}
+
+int file_make_dir(const char *path, mode_t mode, struct err *err)
+{
+    char part[PATH_MAX];
+    if (snprintf(part, sizeof part, "%s", path) >= PATH_MAX)
+        return err_set(err, ERR_internal, "%s: the path is too long", path);
+    for (char *p = part + 1; *p; p++) {
+        if (*p != '/')
+            continue;
+        *p = '\0';
+        if (mkdir(part, mode) && errno != EEXIST)
+            return failed(err, "make folder", part);
+        *p = '/';
+    }
+    struct stat st;
+    if (mkdir(part, mode) && errno != EEXIST)
+        return failed(err, "make folder", part);
+    if (stat(part, &st))
+        return failed(err, "open folder", part);
+    if (!S_ISDIR(st.st_mode))
+        return err_set(err, ERR_already_exists, "%s exists and is not a folder", part);
+    return 0;
+}
