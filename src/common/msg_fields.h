@@ -9,11 +9,13 @@
 
 /* Who asks, as the front saw it at TLS: the exact client certificate. No certificate: all empty.
  * The authority believes none of it before it has found that very certificate in the store. */
+/* clang-format off */
 #define M_CALLER                                                                                   \
-    F_bytes(caller_issuer, 32) /* SHA-256 of the issuer name, DER */                               \
-        F_bytes(caller_serial, 20)                                                                 \
-            F_bytes(caller_digest, 32) /* SHA-256 of the certificate, DER */                       \
-        F_text(caller_address, M_NAME) /* for the log only */
+    F_bytes(caller_issuer, 32)     /* SHA-256 of the issuer name, DER */                           \
+    F_bytes(caller_serial, 20)                                                                     \
+    F_bytes(caller_digest, 32)     /* SHA-256 of the certificate, DER */                           \
+    F_text(caller_address, M_NAME) /* for the log only */
+/* clang-format on */
 
 /* supervisor ↔ its children */
 MSG(ready, 1, ANY, SUPERVISOR, F_text(detail, M_TEXT))

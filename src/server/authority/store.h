@@ -1,0 +1,170 @@
+/* The store: what the CA knows, durable before anything is acknowledged.
+ *
+ * Asynchronous from the start. A change is a *decision* that reads and writes within a transaction
+ * and may be run again (it must set, not add to, what it keeps elsewhere), and a *completion* that
+ * is told once whether it is durable. store_submit() takes both; store_commit() runs a round: all
+ * decisions in one transaction, one sync, then the completions. SQLite (WAL, synchronous=FULL)
+ * stands behind it in store_sqlite.c; another database would be another file.
+ *
+ * A decision that returns -1 takes back its own writes and nobody else's.
+ */
+#ifndef SIGNET_STORE_H
+#define SIGNET_STORE_H
+
+#include "common/bytes.h"
+#include "common/err.h"
+
+enum certificate_state {
+    STATE_INTENT = 0,
+    STATE_ISSUED = 1,
+    STATE_REVOKED = 2,
+    STATE_HELD = 3,
+    STATE_ORPHAN =
+        4 /* an intent that came to nothing, on the CRL in case it was signed after all */
+};
+const char *certificate_state_name(enum certificate_state s);
+
+struct store;    /* one connection */
+struct store_tx; /* a transaction under way */
+
+/* Opens STATE/signet.db for writing. A store that is not there is made only when STATE holds no
+ * journal and no certificates: a lost store is not made anew behind one's back. A corrupt one, or
+ * one of another schema, is refused. */
+int store_open(struct store **out, const char *state, struct err *err)
+    __attribute__((warn_unused_result));
+/* For publisher and signetctl. */
+int store_open_read_only(struct store **out, const char *state, struct err *err)
+    __attribute__((warn_unused_result));
+void store_close(struct store *s);
+
+typedef int (*store_decision)(struct store_tx *tx, void *arg);
+/* durable: 1 the decision is committed and synced; 0 it returned -1 or the store cannot be written
+ * (then store_problem() says why). */
+typedef void (*store_completion)(int durable, void *arg);
+
+/* -1: no memory; nothing is called then. */
+int store_submit(struct store *s, store_decision decide, store_completion complete, void *arg)
+    __attribute__((warn_unused_result));
+/* Whether a round has anything to do. */
+int store_waiting(const struct store *s);
+/* One round. Ends the process when a sync fails (section 5.8 of the design). */
+void store_commit(struct store *s);
+/* NULL while all is well; otherwise why the last round could not be written. */
+const char *store_problem(const struct store *s);
+
+/* Reading outside of a round, in one snapshot. */
+int store_read(struct store *s, store_decision reader, void *arg);
+
+/* ---- within a transaction ----
+ * Views in results are valid until the next call on the same transaction.
+ * Unless said otherwise: 0 found or done, 1 not there, -1 the store failed. */
+
+struct certificate_row {
+    int64_t id, issuer;
+    uint8_t serial[20];
+    size_t serial_len;
+    enum certificate_state state;
+    char profile[65], name[65];
+    int64_t operator_id, subject_operator; /* 0: none */
+    uint8_t spki_sha256[32], tbs_sha256[32], der_sha256[32];
+    int64_t not_before, not_after, created_at, issued_at, revoked_at;
+    int reason;
+    struct bytes der; /* a view; empty until issued */
+};
+
+struct operator_row {
+    int64_t id;
+    char name[65];
+    unsigned roles;
+    int64_t revoked_at; /* 0: in force */
+};
+
+int tx_certificate_by_serial(struct store_tx *tx, int64_t issuer, struct bytes serial,
+                             struct certificate_row *row);
+int tx_certificate_by_id(struct store_tx *tx, int64_t id, struct certificate_row *row);
+/* The issuer whose name has this digest; the id. */
+int tx_issuer_by_name(struct store_tx *tx, struct bytes name_sha256, struct bytes serial,
+                      int64_t *issuer);
+/* A certificate on this key for a subject other than name. */
+int tx_key_of_other(struct store_tx *tx, const uint8_t spki_sha256[32], const char *name,
+                    const char *profile);
+/* A live one (an open intent, or issued, not revoked, not expired) for this name and profile. */
+int tx_live_certificate(struct store_tx *tx, const char *name, const char *profile, int64_t now,
+                        struct certificate_row *row);
+
+/* Adds row (state intent, without der); sets row->id. */
+int tx_add_intent(struct store_tx *tx, struct certificate_row *row);
+int tx_set_issued(struct store_tx *tx, int64_t id, struct bytes der, const uint8_t sha256[32],
+                  int64_t at);
+/* Orphan: the request that led to it is forgotten, so that a retry gets a new serial. */
+int tx_set_orphan(struct store_tx *tx, int64_t id, int64_t at);
+int tx_set_revoked(struct store_tx *tx, int64_t id, enum certificate_state state, int64_t at,
+                   int reason);
+/* The first open intent, for the start. */
+int tx_open_intent(struct store_tx *tx, struct certificate_row *row);
+
+int tx_request(struct store_tx *tx, const uint8_t key[32], uint8_t body_sha256[32],
+               int64_t *certificate);
+int tx_add_request(struct store_tx *tx, const uint8_t key[32], const uint8_t body_sha256[32],
+                   int64_t certificate, int64_t at);
+int tx_forget_request(struct store_tx *tx, const uint8_t key[32]);
+
+/* The issuer's row for this certificate, made when it is new. */
+int tx_issuer(struct store_tx *tx, struct bytes certificate, const uint8_t name_sha256[32],
+              const uint8_t spki_sha256[32], int64_t not_after, int64_t now, int64_t *id);
+
+int tx_operator_by_name(struct store_tx *tx, const char *name, struct operator_row *row);
+int tx_operator_by_id(struct store_tx *tx, int64_t id, struct operator_row *row);
+int tx_operator_after(struct store_tx *tx, const char *name, struct operator_row *row);
+int tx_add_operator(struct store_tx *tx, struct operator_row *row, int64_t at);
+int tx_set_operator(struct store_tx *tx, const struct operator_row *row);
+/* The live certificate of an operator with the highest id below `below`. */
+int tx_operator_certificate(struct store_tx *tx, int64_t operator_id, int64_t below, int64_t now,
+                            struct certificate_row *row);
+
+/* The next event: sequence and hash are given by the store. text is one line without sequence and
+ * time: "issued serial=… name=…". certificate 0: none has its file from this. */
+int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Sequence and hash of the newest event (0 and zeros when there is none). */
+int tx_journal_head(struct store_tx *tx, uint64_t *seq, uint8_t hash[32]);
+
+struct event_row {
+    uint64_t seq;
+    const char *line; /* whole: sequence, time, text, hash; no line end */
+    int64_t certificate;
+};
+int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *row);
+int tx_meta(struct store_tx *tx, const char *name, int64_t *value);
+int tx_set_meta(struct store_tx *tx, const char *name, int64_t value);
+
+struct crl_row {
+    int64_t issuer;
+    int shard;
+    uint64_t number, journal_seq;
+    int64_t this_update, next_update;
+    int published;
+    uint8_t sha256[32];
+};
+/* The newest of this issuer and shard; published_only skips those never published. */
+int tx_last_crl(struct store_tx *tx, int64_t issuer, int shard, int published_only,
+                struct crl_row *row);
+int tx_add_crl(struct store_tx *tx, const struct crl_row *row);
+int tx_set_crl_published(struct store_tx *tx, const struct crl_row *row);
+
+struct revoked_row {
+    struct bytes serial;
+    int64_t revoked_at;
+    int reason;
+};
+/* What belongs on a CRL, by serial: revoked, held and orphan, unless it expired before
+ * expired_before. each returns non-zero to stop with -1. */
+int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expired_before,
+                    int (*each)(const struct revoked_row *row, void *arg), void *arg);
+
+struct store_counts {
+    uint64_t issued, revoked, orphans, open;
+};
+int tx_counts(struct store_tx *tx, struct store_counts *counts);
+
+#endif
