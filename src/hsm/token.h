@@ -31,10 +31,10 @@ enum token_fault {
     TOKEN_PIN_REFUSED = 3, /* CKR_PIN_INCORRECT or CKR_PIN_LOCKED: never try again by itself */
     TOKEN_PIN_LAST = 4,    /* the token says the next wrong PIN locks it: not tried */
     TOKEN_KEY_MISSING = 5,
-    TOKEN_KEY_DOUBLED = 6, /* two keys, or two tokens, answer to the names given */
-    TOKEN_CUSTODY = 7,     /* the key's attributes break custody and no exception covers them */
-    TOKEN_TRANSIENT = 8,   /* DEVICE_ERROR once: the same session may go on */
-    TOKEN_LOST = 9,        /* anything else: end this process */
+    TOKEN_KEY_DOUBLED = 6,  /* two keys, or two tokens, answer to the names given */
+    TOKEN_CUSTODY = 7,      /* the key's attributes break custody and no exception covers them */
+    TOKEN_TRANSIENT = 8,    /* DEVICE_ERROR once: the same session may go on */
+    TOKEN_LOST = 9,         /* anything else: end this process */
     TOKEN_KEY_MISMATCH = 10 /* the key is not the CA certificate's */
 };
 
@@ -67,13 +67,21 @@ enum token_fault token_open(struct token **out, const struct token_config *confi
                             const struct secret *pin, struct bytes ca_spki, unsigned waiver,
                             struct err *err) __attribute__((warn_unused_result));
 
+/* "SENSITIVE, PRIVATE, …": the names of these bits, comma-separated; out holds at least 160. */
+void custody_text(char *out, size_t size, unsigned bits);
+
+/* The custody bits that `custody_exception = <SPKI sha256 hex>, <reason>` lets be missing (NULL:
+ * none). -1: malformed, or for another key than the one with this hash. */
+int custody_waiver(unsigned *waiver, const char *exception, const uint8_t spki_sha256[32],
+                   struct err *err) __attribute__((warn_unused_result));
+
 /* Bits of enum custody_bit. */
 unsigned token_custody(const struct token *t);
 /* "SoftHSM v2, serial 1234abcd": what the token says it is. */
 const char *token_description(const struct token *t);
 
-/* The private key behind the token, for the ceremony tool, which has OpenSSL sign whole objects with
- * it (X509_REQ_sign and the like) and verifies them afterwards. Borrowed. */
+/* The private key behind the token, for the ceremony tool, which has OpenSSL sign whole objects
+ * with it (X509_REQ_sign and the like) and verifies them afterwards. Borrowed. */
 EVP_PKEY *token_private_key(const struct token *t);
 
 /* Signs a digest: RSA PKCS#1 v1.5 (CKM_RSA_PKCS), or ECDSA as DER (RFC 3279 section 2.2.3).
@@ -81,5 +89,9 @@ EVP_PKEY *token_private_key(const struct token *t);
  * the authority does that with the CA's public key. */
 enum token_fault token_sign(struct token *t, enum sign_alg alg, struct bytes digest, uint8_t *sig,
                             size_t *sig_len, struct err *err) __attribute__((warn_unused_result));
+
+/* Logs out and ends the sessions, so that the token need not wait to notice. For a process about
+ * to end: no token can be opened after it. NULL is fine. */
+void token_close(struct token *t);
 
 #endif
