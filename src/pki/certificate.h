@@ -17,16 +17,19 @@ int serial_make(uint8_t out[SERIAL_LEN], struct err *err) __attribute__((warn_un
 struct certificate_request {
     const struct issuer *issuer;
     const struct profile *profile;
-    struct bytes serial;       /* as serial_make() gives it */
-    struct bytes spki;         /* passed key_check() with the profile's policy */
-    const char *name;          /* passed profile_check_name() */
-    const char *const *sans;   /* "DNS:host", "IP:10.0.0.1", NULL-terminated; NULL: none */
-    int64_t now;               /* seconds since 1970 */
+    struct bytes serial;     /* as serial_make() gives it */
+    struct bytes spki;       /* passed key_check() with the profile's policy */
+    const char *name;        /* passed profile_check_name() */
+    const char *const *sans; /* "DNS:host", "IP:10.0.0.1", NULL-terminated; needed when
+                              * profile_takes_names(), else NULL */
+    int64_t now;             /* seconds since 1970 */
+    int64_t lifetime; /* seconds from now, when shorter than the profile's; 0: the profile's */
 };
 
 /* TBSCertificate DER into *tbs (starts {0}; the caller's, buf_free()). not_before and not_after
  * are what went in, seconds since 1970 (99991231235959Z as is); may be NULL. Error: too_old when
- * the issuer ends before notBefore, internal. */
+ * the issuer has ended or nothing is left of the validity; csr_cn_invalid, field_missing (no
+ * name for subjectAltName), field_value (a bad one), key_invalid, internal. */
 int certificate_build(struct buf *tbs, const struct certificate_request *req, int64_t *not_before,
                       int64_t *not_after, struct err *err) __attribute__((warn_unused_result));
 

@@ -29,13 +29,17 @@ const char *crl_reason_name(int reason);
 
 struct crl_head {
     const struct issuer *issuer;
-    uint64_t number;              /* CRL number, 1 and up */
-    int64_t this_update, next_update;
-    uint64_t journal_seq;         /* the anchor: a non-critical extension that holds the journal's */
-    uint8_t journal_hash[32];     /* sequence and head hash (OCTET STRING, u64 big-endian + hash)  */
+    uint64_t number; /* CRL number, 1 and up */
+    int64_t this_update;
+    int64_t next_update;      /* cut to the issuer's notAfter */
+    uint64_t journal_seq;     /* the anchor: a non-critical extension that holds the journal's */
+    uint8_t journal_hash[32]; /* sequence and head hash (OCTET STRING, u64 big-endian + hash)  */
 };
 
-/* The OID of the anchor: 2.25 arc (X.667), made from a random UUID. */
+/* The OID of the anchor, from a random UUID in 16 and 24 bit pieces under the arc that Microsoft
+ * opened for OIDs made that way. The 2.25 arc (X.667) would put all 128 bits into one number:
+ * GnuTLS (libtasn1) then refuses the whole CRL, and so do parsers with 31 bit OID numbers, such as
+ * Go's. */
 extern const char CRL_ANCHOR_OID[];
 
 struct crl_entry {

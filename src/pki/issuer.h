@@ -20,13 +20,13 @@ int issuer_from_pem(struct issuer **out, struct bytes pem, struct err *err)
     __attribute__((warn_unused_result));
 void issuer_free(struct issuer *i);
 
-X509 *issuer_certificate(const struct issuer *i);        /* borrowed */
+X509 *issuer_certificate(const struct issuer *i); /* borrowed */
 struct bytes issuer_certificate_der(const struct issuer *i);
-struct bytes issuer_name_der(const struct issuer *i);    /* its subject, DER */
-struct bytes issuer_spki(const struct issuer *i);        /* SubjectPublicKeyInfo DER */
+struct bytes issuer_name_der(const struct issuer *i);      /* its subject, DER */
+struct bytes issuer_spki(const struct issuer *i);          /* SubjectPublicKeyInfo DER */
 const uint8_t *issuer_spki_sha256(const struct issuer *i); /* 32 bytes */
-struct bytes issuer_key_id(const struct issuer *i);      /* its SKI, for the AKI of what it issues */
-int64_t issuer_not_after(const struct issuer *i);        /* seconds since 1970 */
+struct bytes issuer_key_id(const struct issuer *i); /* its SKI, for the AKI of what it issues */
+int64_t issuer_not_after(const struct issuer *i);   /* seconds since 1970 */
 enum sign_alg issuer_alg(const struct issuer *i);
 
 /* The digest of data for this algorithm; returns its length (32 or 48). */

@@ -33,4 +33,7 @@ int key_check(struct bytes spki, const struct key_policy *policy, struct key_inf
 /* The key for verifying; the caller's, EVP_PKEY_free(). NULL: not a key (see key_check). */
 EVP_PKEY *key_from_spki(struct bytes spki) __attribute__((warn_unused_result));
 
+/* SHA-256 of the key itself, without its algorithm (for RFC 7093 section 2). -1: not a key. */
+int key_sha256(uint8_t out[32], struct bytes spki) __attribute__((warn_unused_result));
+
 #endif

@@ -4,16 +4,16 @@
  *   operations = req_client_cert        which wire operations may use it (none: signetd alone)
  *   roles      = provisioner            any of: provisioner, revoker, admin, auditor
  *   keys       = rsa:2048-4096, ec:p256 allowed key types
- *   subject    = CN={name}              template; {name} is the MAC, or a server's or operator's name;
- *                                       attributes separated by ", " in encoding order
- *   name       = mac | hostname | label what {name} must be
- *   not_before = -5m                    relative (s m h d y) or absolute 19700101000000Z
- *   not_after  = +825d                  relative or absolute (99991231235959Z)
+ *   subject    = CN={name}              template; {name} is the MAC, or a server's or operator's
+ * name; attributes separated by ", " in encoding order name       = mac | hostname | label what
+ * {name} must be not_before = -5m                    relative (s m h d y) or absolute
+ * 19700101000000Z not_after  = +825d                  relative or absolute (99991231235959Z)
  *   beyond_issuer = no                  yes: notAfter may exceed the issuer's; no: it is cut to it
  *
  * Every other key is an extension. `subjectAltName = {names}` takes the caller's checked list.
  * subjectKeyIdentifier = hash and authorityKeyIdentifier = keyid are added when not given; CDP and
- * AIA from public_url likewise. A section of the configuration replaces the shipped one of its name.
+ * AIA from public_url likewise. What would make a CA is refused.
+ * A section of the configuration replaces the shipped one (profiles.cnf) of its name.
  */
 #ifndef SIGNET_PROFILE_H
 #define SIGNET_PROFILE_H
@@ -29,8 +29,9 @@ struct profiles; /* the set, opaque */
 
 /* Loads the shipped profiles and those of conf (may be NULL), and builds a sample of each with
  * this issuer; a mistake fails with the profile's name, the key and OpenSSL's reason.
- * public_url NULL or empty: no CDP and AIA are added. The issuer is borrowed and must outlive it. */
-int profiles_load(struct profiles **out, const CONF *conf, const struct issuer *issuer,
+ * public_url NULL or empty: no CDP and AIA are added. The issuer is borrowed and must outlive it.
+ */
+int profiles_load(struct profiles **out, CONF *conf, const struct issuer *issuer,
                   const char *public_url, struct err *err) __attribute__((warn_unused_result));
 void profiles_free(struct profiles *p);
 
@@ -39,6 +40,7 @@ const struct profile *profiles_find(const struct profiles *p, const char *name);
 const char *profile_name(const struct profile *p);
 const struct key_policy *profile_keys(const struct profile *p);
 enum profile_name_kind profile_name_kind(const struct profile *p);
+int profile_takes_names(const struct profile *p); /* has subjectAltName = {names} */
 int profile_allows_operation(const struct profile *p, const char *operation);
 unsigned profile_roles(const struct profile *p); /* bits of enum role */
 
