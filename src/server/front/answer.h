@@ -1,0 +1,17 @@
+/* The JSON of answers: one object and a newline. Pure. What they return is malloc()ed and the
+ * caller's; NULL: no memory. */
+#ifndef SIGNET_FRONT_ANSWER_H
+#define SIGNET_FRONT_ANSWER_H
+
+#include "common/err.h"
+#include "common/msg.h"
+#include "server/front/operations.h"
+
+char *answer_error(enum operation op, enum err_code code, const char *text);
+char *answer_issued(const struct msg_answer_certificate *m, const char *chain_base64);
+char *answer_revoked(const struct msg_answer_revoked *m);
+char *answer_chain(struct bytes issuer_der, const char *chain_base64);
+char *answer_status(const struct msg_answer_status *m);
+char *answer_probe(int ready); /* GET /healthz, GET /readyz */
+
+#endif

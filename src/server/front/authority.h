@@ -1,0 +1,47 @@
+/* The authority, as a front sees it: it sends what is to be served, and answers questions. At most
+ * so many questions are with it as it gave credits, and each has a deadline. */
+#ifndef SIGNET_FRONT_AUTHORITY_H
+#define SIGNET_FRONT_AUTHORITY_H
+
+#include <event2/event.h>
+#include "common/err.h"
+#include "common/msg.h"
+
+#define QUESTION_DEADLINE 30 /* seconds */
+
+struct authority; /* opaque */
+struct question;  /* opaque: asked, and not yet answered */
+
+union answer {
+    struct msg_answer_error error;
+    struct msg_answer_certificate certificate;
+    struct msg_answer_revoked revoked;
+    struct msg_answer_status status;
+};
+
+struct authority_handlers {
+    /* Each returns 0, or -1 when it cannot be used: the authority is then ended. */
+    int (*on_listener)(const struct msg_listener *m, void *arg);
+    int (*on_chain)(const struct msg_chain *m, void *arg);
+    int (*on_document)(const struct msg_document *m, int fd, void *arg); /* takes fd */
+    void (*on_end)(const char *why, void *arg);
+};
+
+struct authority *authority_new(struct event_base *base, int socket,
+                                const struct authority_handlers *handlers, void *arg)
+    __attribute__((warn_unused_result));
+void authority_free(struct authority *a); /* NULL is fine; no question is answered */
+
+/* Asks. answered() is called once, from the loop: with the answer that belongs to the question, or
+ * with answer_error; at the deadline with busy. It is not called after question_forget().
+ * anonymous: from nobody known; such questions get at most half of the credits.
+ * -1: error busy. */
+int authority_ask(struct authority *a, enum msg_type type, const void *body, int anonymous,
+                  void (*answered)(enum msg_type type, const union answer *answer, void *arg),
+                  void *arg, struct question **out, struct err *err)
+    __attribute__((warn_unused_result));
+
+/* Nobody waits any more. The credit comes back with the answer. */
+void question_forget(struct question *q);
+
+#endif

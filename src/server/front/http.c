@@ -1,0 +1,545 @@
+#include "server/front/http.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/http_struct.h>
+#include <event2/keyvalq_struct.h>
+#include <event2/listener.h>
+#include <openssl/err.h>
+#include "common/log.h"
+#include "server/front/answer.h"
+#include "server/front/json.h"
+
+struct http {
+    struct event_base *base;
+    struct evhttp *evhttp;
+    const struct tls *tls; /* NULL: plain */
+    struct evconnlistener *listener;
+    struct event *tick, *drained;
+    struct http_handlers handlers;
+    void *arg;
+    unsigned in_flight;
+    int draining;
+};
+
+/* Its life is the request's: from on_request() until on_complete(), when the answer is written, or
+ * on_close(), when the connection ends first. */
+struct exchange {
+    struct http *http;
+    struct evhttp_request *req;
+    enum operation op;
+    const struct caller *caller;
+    struct caller plain; /* without TLS there is only an address */
+    int answered;        /* evhttp has it and frees the request */
+    void (*forget)(void *arg);
+    void *forget_arg;
+};
+
+/* ---- evhttp's own error pages ---- */
+
+/* evhttp answers what it cannot parse by itself, in HTML. It has no hook for that; but its page
+ * arrives in the output buffer in one piece, behind its header, and nothing of it is sent yet. */
+static int is_error_page(struct evbuffer *out, size_t added)
+{
+    struct evbuffer_ptr at;
+    struct evbuffer_iovec piece;
+    size_t len = evbuffer_get_length(out);
+    return added >= 6 && added <= len &&
+           evbuffer_ptr_set(out, &at, len - added, EVBUFFER_PTR_SET) == 0 &&
+           evbuffer_peek(out, 6, &at, &piece, 1) == 1 && piece.iov_len >= 6 &&
+           memcmp(piece.iov_base, "<HTML>", 6) == 0;
+}
+
+/* The status of the answer that stands at the start of the buffer; 0: something else stands there.
+ */
+static int status_of(struct evbuffer *out)
+{
+    char line[16] = "";
+    struct evbuffer_iovec piece;
+    int status = 0;
+    if (evbuffer_peek(out, 12, NULL, &piece, 1) != 1 || piece.iov_len < 12)
+        return 0;
+    memcpy(line, piece.iov_base, 12);
+    return sscanf(line, "HTTP/%*d.%*d %3d", &status) == 1 ? status : 0;
+}
+
+static enum err_code code_of(int status)
+{
+    switch (status) {
+    case HTTP_ENTITYTOOLARGE:
+        return ERR_body_too_large;
+    case HTTP_SERVUNAVAIL:
+        return ERR_busy;
+    default:
+        return ERR_http_malformed;
+    }
+}
+
+/* Also the phrases that libevent 2.1 does not know. NULL: it does. */
+static const char *reason_phrase(int status)
+{
+    switch (status) {
+    case 400:
+        return "Bad Request";
+    case 413:
+        return "Content Too Large";
+    case 422:
+        return "Unprocessable Content";
+    case 503:
+        return "Service Unavailable";
+    default:
+        return NULL;
+    }
+}
+
+static void replace_error_page(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg)
+{
+    (void)arg;
+    int status;
+    if (!is_error_page(out, info->n_added) || (status = status_of(out)) == 0)
+        return;
+    enum err_code code = code_of(status);
+    status = err_http_status(code);
+    char *json = answer_error(OP_NONE, code, NULL);
+    evbuffer_unfreeze(out, 1); /* a plain bufferevent guards its start */
+    evbuffer_drain(out, evbuffer_get_length(out));
+    if (json)
+        evbuffer_add_printf(out,
+                            "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+                            "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+                            status, reason_phrase(status), strlen(json), json);
+    free(json);
+}
+
+/* ---- connections ---- */
+
+/* NULL makes evhttp take a plain connection, also where TLS is wanted: on_request() looks. */
+static struct bufferevent *new_connection(struct event_base *base, void *arg)
+{
+    struct http *h = arg;
+    struct bufferevent *bev = NULL;
+    if (h->tls) {
+        SSL *ssl = tls_connection(h->tls);
+        if (ssl) /* frees ssl if it fails */
+            bev = bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING,
+                                                 BEV_OPT_CLOSE_ON_FREE);
+    } else {
+        bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    }
+    if (bev)
+        evbuffer_add_cb(bufferevent_get_output(bev), replace_error_page, NULL);
+    return bev;
+}
+
+static SSL *ssl_of(struct evhttp_connection *connection)
+{
+    return bufferevent_openssl_get_ssl(evhttp_connection_get_bufferevent(connection));
+}
+
+/* RFC 8446 section 6.1: say that the end is the end. bufferevent_openssl does not. */
+static void say_goodbye(struct evhttp_connection *connection, void *arg)
+{
+    (void)arg;
+    SSL *ssl = ssl_of(connection);
+    if (ssl && !SSL_in_init(ssl))
+        SSL_shutdown(ssl);
+    ERR_clear_error();
+}
+
+/* ---- exchanges ---- */
+
+static void exchange_end(struct exchange *x)
+{
+    struct http *h = x->http;
+    free(x);
+    h->in_flight--;
+    if (h->draining && h->in_flight == 0)
+        event_active(h->drained, 0, 0);
+}
+
+/* The answer is written. */
+static void on_complete(struct evhttp_request *req, void *arg)
+{
+    evhttp_connection_set_closecb(evhttp_request_get_connection(req), say_goodbye, NULL);
+    exchange_end(arg);
+}
+
+/* The connection ends before the answer is written. If the answer was not even given, evhttp has
+ * left the request to us, which it shows by taking the connection out of it. */
+static void on_close(struct evhttp_connection *connection, void *arg)
+{
+    struct exchange *x = arg;
+    say_goodbye(connection, NULL);
+    if (x->forget)
+        x->forget(x->forget_arg);
+    if (!x->answered && !evhttp_request_get_connection(x->req))
+        evhttp_request_free(x->req);
+    exchange_end(x);
+}
+
+static void take_address(char *out, size_t size, const struct evhttp_request *req)
+{
+    const char *host = req->remote_host ? req->remote_host : "";
+    snprintf(out, size, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, req->remote_port);
+}
+
+static int take_caller(struct exchange *x)
+{
+    char address[sizeof x->plain.address];
+    take_address(address, sizeof address, x->req);
+    snprintf(x->plain.address, sizeof x->plain.address, "%s", address);
+    x->caller = &x->plain;
+    if (!x->http->tls)
+        return 0;
+    SSL *ssl = ssl_of(evhttp_request_get_connection(x->req));
+    const struct caller *caller = ssl ? tls_caller(x->http->tls, ssl, address) : NULL;
+    if (!caller)
+        return -1;
+    x->caller = caller;
+    return 0;
+}
+
+static struct exchange *exchange_begin(struct http *h, struct evhttp_request *req)
+{
+    struct exchange *x = calloc(1, sizeof *x);
+    if (!x)
+        return NULL;
+    x->http = h;
+    x->req = req;
+    x->op = OP_NONE;
+    h->in_flight++;
+    evhttp_connection_set_closecb(evhttp_request_get_connection(req), on_close, x);
+    evhttp_request_set_on_complete_cb(req, on_complete, x);
+    return x;
+}
+
+/* ---- what evhttp lets through (RFC 9112) ---- */
+
+/* token, RFC 9110 section 5.6.2 */
+static int is_token(const char *name)
+{
+    size_t len = strspn(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+                              "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    return len > 0 && !name[len];
+}
+
+static int check_names(const struct exchange *x, struct err *err)
+{
+    const struct evkeyval *header;
+    for (header = x->req->input_headers->tqh_first; header; header = header->next.tqe_next)
+        if (!is_token(header->key))
+            return err_set(err, ERR_http_malformed, "a header's name is malformed");
+    return 0;
+}
+
+static int check_length(const struct exchange *x, struct err *err)
+{
+    unsigned lengths = exchange_header_count(x, "Content-Length");
+    unsigned encodings = exchange_header_count(x, "Transfer-Encoding");
+    const char *length = exchange_header(x, "Content-Length");
+    if (lengths > 1 || encodings > 1 || (lengths && encodings))
+        return err_set(err, ERR_http_malformed,
+                       "more than one of Content-Length and Transfer-Encoding");
+    if (length && (!*length || length[strspn(length, "0123456789")]))
+        return err_set(err, ERR_http_malformed, "Content-Length is not a number");
+    /* evhttp reads no body here, and would take it for the next request */
+    int reads_body = exchange_method(x) & (EVHTTP_REQ_POST | EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH |
+                                           EVHTTP_REQ_GET | EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS);
+    if (!reads_body && (encodings || (length && strspn(length, "0") != strlen(length))))
+        return err_set(err, ERR_http_malformed, "this method takes no body");
+    return 0;
+}
+
+static int check_protocol(const struct exchange *x, struct err *err)
+{
+    const struct evhttp_request *req = x->req;
+    unsigned hosts = exchange_header_count(x, "Host");
+    if (req->major != 1 || (req->minor != 0 && req->minor != 1))
+        return err_set(err, ERR_http_malformed, "HTTP/1.0 or HTTP/1.1 is spoken here");
+    if (hosts > 1 || (hosts == 0 && req->minor == 1)) /* RFC 9112 section 3.2 */
+        return err_set(err, ERR_http_malformed, "send exactly one Host header");
+    if (check_names(x, err))
+        return -1;
+    return check_length(x, err);
+}
+
+static void refuse_and_close(struct exchange *x, const struct err *why)
+{
+    exchange_add_header(x, "Connection", "close");
+    exchange_refuse(x, why, 0);
+}
+
+static void on_request(struct evhttp_request *req, void *arg)
+{
+    struct http *h = arg;
+    struct err err = {0};
+    struct exchange *x = exchange_begin(h, req);
+    if (!x) {
+        evhttp_send_error(req, HTTP_SERVUNAVAIL, NULL);
+        return;
+    }
+    if (take_caller(x)) {
+        err_set(&err, ERR_internal, "out of memory");
+        refuse_and_close(x, &err);
+    } else if (check_protocol(x, &err)) {
+        refuse_and_close(x, &err);
+    } else if (h->draining) {
+        err_set(&err, ERR_draining, NULL);
+        refuse_and_close(x, &err);
+    } else {
+        h->handlers.on_request(x, h->arg);
+    }
+    ERR_clear_error(); /* an error left here would be taken for one of TLS */
+}
+
+/* ---- the listener ---- */
+
+/* Out of descriptors, as a rule: pause, or the loop would spin. on_tick() goes on. */
+static void on_accept_error(struct evconnlistener *listener, void *arg)
+{
+    (void)arg;
+    log_warn("cannot accept connections: %s", evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR()));
+    evconnlistener_disable(listener);
+}
+
+static void on_tick(evutil_socket_t socket, short what, void *arg)
+{
+    (void)socket, (void)what;
+    struct http *h = arg;
+    if (h->listener && !h->draining)
+        evconnlistener_enable(h->listener);
+}
+
+static void on_drained(evutil_socket_t socket, short what, void *arg)
+{
+    (void)socket, (void)what;
+    struct http *h = arg;
+    h->handlers.on_drained(h->arg);
+}
+
+static void configure(struct http *h)
+{
+    evhttp_set_bevcb(h->evhttp, new_connection, h);
+    evhttp_set_gencb(h->evhttp, on_request, h);
+    evhttp_set_timeout(h->evhttp, HTTP_TIMEOUT);
+    evhttp_set_max_headers_size(h->evhttp, HTTP_HEADERS_MAX);
+    evhttp_set_max_body_size(h->evhttp, REQUEST_MAX);
+    evhttp_set_default_content_type(h->evhttp, NULL);
+    /* all of them, and those it does not know: the answer 405 is ours, in JSON */
+    evhttp_set_allowed_methods(h->evhttp, 0xffff);
+    /* a body that is too large is read to its end, so that the client comes to read the answer */
+    evhttp_set_flags(h->evhttp, EVHTTP_SERVER_LINGERING_CLOSE);
+}
+
+struct http *http_new(struct event_base *base, const struct tls *tls,
+                      const struct http_handlers *handlers, void *arg)
+{
+    const struct timeval second = {1, 0};
+    struct http *h = calloc(1, sizeof *h);
+    if (!h)
+        return NULL;
+    h->base = base;
+    h->tls = tls;
+    h->handlers = *handlers;
+    h->arg = arg;
+    h->evhttp = evhttp_new(base);
+    h->tick = event_new(base, -1, EV_PERSIST, on_tick, h);
+    h->drained = event_new(base, -1, 0, on_drained, h);
+    if (!h->evhttp || !h->tick || !h->drained || event_add(h->tick, &second)) {
+        http_free(h);
+        return NULL;
+    }
+    configure(h);
+    return h;
+}
+
+int http_accept(struct http *h, int socket, struct err *err)
+{
+    h->listener = evconnlistener_new(h->base, NULL, NULL,
+                                     LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, socket);
+    /* from here the listener is evhttp's */
+    if (!h->listener || !evhttp_bind_listener(h->evhttp, h->listener))
+        return err_set(err, ERR_internal, "cannot listen: out of memory");
+    evconnlistener_set_error_cb(h->listener, on_accept_error);
+    return 0;
+}
+
+void http_drain(struct http *h)
+{
+    h->draining = 1;
+    if (h->listener)
+        evconnlistener_disable(h->listener);
+    if (h->in_flight == 0)
+        event_active(h->drained, 0, 0);
+}
+
+unsigned http_in_flight(const struct http *h)
+{
+    return h->in_flight;
+}
+
+void http_free(struct http *h)
+{
+    if (!h)
+        return;
+    h->draining = 0; /* nobody is to be told any more */
+    if (h->evhttp)
+        evhttp_free(h->evhttp);
+    if (h->tick)
+        event_free(h->tick);
+    if (h->drained)
+        event_free(h->drained);
+    free(h);
+}
+
+/* ---- what an exchange is asked ---- */
+
+int exchange_is_tls(const struct exchange *x)
+{
+    return x->http->tls != NULL;
+}
+
+enum evhttp_cmd_type exchange_method(const struct exchange *x)
+{
+    return evhttp_request_get_command(x->req);
+}
+
+const char *exchange_path(const struct exchange *x)
+{
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(x->req);
+    const char *path = uri ? evhttp_uri_get_path(uri) : NULL;
+    return path && !evhttp_uri_get_query(uri) ? path : "";
+}
+
+unsigned exchange_header_count(const struct exchange *x, const char *name)
+{
+    unsigned n = 0;
+    const struct evkeyval *header;
+    for (header = x->req->input_headers->tqh_first; header; header = header->next.tqe_next)
+        n += evutil_ascii_strcasecmp(header->key, name) == 0;
+    return n;
+}
+
+const char *exchange_header(const struct exchange *x, const char *name)
+{
+    return exchange_header_count(x, name) == 1 ? evhttp_find_header(x->req->input_headers, name)
+                                               : NULL;
+}
+
+struct bytes exchange_body(struct exchange *x)
+{
+    struct evbuffer *in = evhttp_request_get_input_buffer(x->req);
+    return (struct bytes){evbuffer_pullup(in, -1), evbuffer_get_length(in)};
+}
+
+const struct caller *exchange_caller(const struct exchange *x)
+{
+    return x->caller;
+}
+
+void exchange_set_operation(struct exchange *x, enum operation op)
+{
+    x->op = op;
+}
+
+enum operation exchange_operation(const struct exchange *x)
+{
+    return x->op;
+}
+
+void exchange_wait(struct exchange *x, void (*forget)(void *arg), void *arg)
+{
+    x->forget = forget;
+    x->forget_arg = arg;
+}
+
+/* ---- answers ---- */
+
+void exchange_add_header(struct exchange *x, const char *name, const char *value)
+{
+    evhttp_remove_header(x->req->output_headers, name);
+    evhttp_add_header(x->req->output_headers, name, value);
+}
+
+/* x may be gone when this returns. */
+static void send_answer(struct exchange *x, int status, struct evbuffer *body)
+{
+    x->answered = 1;
+    x->forget = NULL;
+    if (x->http->draining)
+        exchange_add_header(x, "Connection", "close");
+    evhttp_send_reply(x->req, status, reason_phrase(status), body);
+}
+
+static void free_text(const void *data, size_t len, void *arg)
+{
+    (void)data, (void)len;
+    free(arg);
+}
+
+static void release_blob(const void *data, size_t len, void *arg)
+{
+    (void)data, (void)len;
+    blob_unref(arg);
+}
+
+/* Without its body for HEAD (RFC 9110 section 9.3.2). Takes body, by cleanup(arg). */
+static void send_body(struct exchange *x, int status, const char *content_type, struct bytes body,
+                      evbuffer_ref_cleanup_cb cleanup, void *arg)
+{
+    char length[24];
+    struct evbuffer *out = evbuffer_new();
+    snprintf(length, sizeof length, "%zu", body.len);
+    exchange_add_header(x, "Content-Type", content_type);
+    exchange_add_header(x, "Content-Length", length);
+    if (!out || exchange_method(x) == EVHTTP_REQ_HEAD ||
+        evbuffer_add_reference(out, body.data, body.len, cleanup, arg))
+        cleanup(body.data, body.len, arg);
+    send_answer(x, status, out);
+    if (out)
+        evbuffer_free(out);
+}
+
+void exchange_json(struct exchange *x, int status, char *json)
+{
+    static const char no_memory[] = "{\"status\":\"ERROR\",\"operation\":\"\",\"error\":{\"code\":"
+                                    "\"internal\",\"message\":\"out of memory\"}}\n";
+    if (!json) {
+        status = err_http_status(ERR_internal);
+        json = strdup(no_memory);
+    }
+    if (!json) {
+        exchange_empty(x, status);
+        return;
+    }
+    send_body(x, status, "application/json", (struct bytes){(uint8_t *)json, strlen(json)},
+              free_text, json);
+}
+
+void exchange_blob(struct exchange *x, const char *content_type, struct blob *body)
+{
+    send_body(x, HTTP_OK, content_type, blob_view(body), release_blob, blob_ref(body));
+}
+
+void exchange_empty(struct exchange *x, int status)
+{
+    send_answer(x, status, NULL);
+}
+
+void exchange_refuse(struct exchange *x, const struct err *why, unsigned retry_after)
+{
+    int status = err_http_status(why->code);
+    char seconds[16];
+    if (status == HTTP_SERVUNAVAIL) {
+        snprintf(seconds, sizeof seconds, "%u", retry_after ? retry_after : 1);
+        exchange_add_header(x, "Retry-After", seconds);
+    }
+    log_info("%s: %s%s%s: %s", x->caller->address, operation_name(x->op),
+             x->op != OP_NONE ? ": " : "", err_name(why->code), why->text);
+    exchange_json(x, status, answer_error(x->op, why->code, why->text));
+}

@@ -1,0 +1,382 @@
+#include "server/front/routes.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include "pki/crl.h"
+#include "pki/csr.h"
+#include "pki/key.h"
+#include "pki/mac.h"
+#include "server/front/answer.h"
+#include "server/front/json.h"
+
+/* Fills M_CALLER of a message. */
+#define SET_CALLER(m, c)                                                                           \
+    do {                                                                                           \
+        const struct caller *caller_ = (c);                                                        \
+        (m)->caller_address = caller_->address;                                                    \
+        if (caller_->kind != CALLER_CERTIFICATE)                                                   \
+            break;                                                                                 \
+        (m)->caller_issuer = (struct bytes){caller_->issuer, sizeof caller_->issuer};              \
+        (m)->caller_serial = (struct bytes){caller_->serial, caller_->serial_len};                 \
+        (m)->caller_digest = (struct bytes){caller_->digest, sizeof caller_->digest};              \
+    } while (0)
+
+int service_set_chain(struct service *s, const struct msg_chain *m)
+{
+    char *base64 = base64_encode(m->chain_pem);
+    struct buf der = {0};
+    if (!base64 || buf_add(&der, m->issuer_der.data, m->issuer_der.len)) {
+        free(base64);
+        return -1;
+    }
+    service_clear(s);
+    s->chain_base64 = base64;
+    s->issuer_der = der;
+    return 0;
+}
+
+void service_clear(struct service *s)
+{
+    free(s->chain_base64);
+    s->chain_base64 = NULL;
+    buf_free(&s->issuer_der);
+    s->issuer_der = (struct buf){0};
+}
+
+/* ---- questions to the authority ---- */
+
+struct pending {
+    struct service *service;
+    struct exchange *exchange;
+    struct question *question;
+    int probe; /* GET /readyz: the status alone counts */
+};
+
+static void forget(void *arg)
+{
+    struct pending *p = arg;
+    question_forget(p->question);
+    free(p);
+}
+
+static void refuse_by_authority(struct exchange *x, const struct msg_answer_error *m)
+{
+    struct err err;
+    /* a code that this table does not have is an internal error, and would be one here */
+    err_set(&err, m->code < ERR_COUNT ? (enum err_code)m->code : ERR_internal, "%s",
+            m->detail[0] ? m->detail : err_message((enum err_code)m->code));
+    exchange_refuse(x, &err, m->retry_after);
+}
+
+static void answer_probe_with(struct exchange *x, int ready)
+{
+    exchange_add_header(x, "Cache-Control", "no-store");
+    if (!ready)
+        exchange_add_header(x, "Retry-After", "1");
+    exchange_json(x, ready ? HTTP_OK : HTTP_SERVUNAVAIL, answer_probe(ready));
+}
+
+static void on_answered(enum msg_type type, const union answer *answer, void *arg)
+{
+    struct pending *p = arg;
+    struct exchange *x = p->exchange;
+    if (p->probe)
+        answer_probe_with(x, type == MSG_answer_status && answer->status.ready);
+    else if (type == MSG_answer_certificate)
+        exchange_json(x, HTTP_OK, answer_issued(&answer->certificate, p->service->chain_base64));
+    else if (type == MSG_answer_revoked)
+        exchange_json(x, HTTP_OK, answer_revoked(&answer->revoked));
+    else if (type == MSG_answer_status)
+        exchange_json(x, HTTP_OK, answer_status(&answer->status));
+    else
+        refuse_by_authority(x, &answer->error);
+    free(p);
+}
+
+static void ask(struct service *s, struct exchange *x, enum msg_type type, const void *body,
+                int probe)
+{
+    struct err err = {0};
+    struct pending *p = calloc(1, sizeof *p);
+    int anonymous = exchange_caller(x)->kind != CALLER_CERTIFICATE;
+    if (!p) {
+        err_set(&err, ERR_busy, NULL);
+        exchange_refuse(x, &err, 0);
+        return;
+    }
+    *p = (struct pending){s, x, NULL, probe};
+    if (authority_ask(s->authority, type, body, anonymous, on_answered, p, &p->question, &err)) {
+        free(p);
+        exchange_refuse(x, &err, 0);
+        return;
+    }
+    exchange_wait(x, forget, p);
+}
+
+/* ---- operations: each asks or answers, or returns -1 with err ---- */
+
+/* Before any work for one who cannot be an operator. */
+static int require_certificate(const struct exchange *x, struct err *err)
+{
+    switch (exchange_caller(x)->kind) {
+    case CALLER_CERTIFICATE:
+        return 0;
+    case CALLER_FOREIGN:
+        return err_set(err, ERR_certificate_unknown, NULL);
+    default:
+        return err_set(err, ERR_certificate_required, NULL);
+    }
+}
+
+/* The text of a field, "" or what stands for it when it was not sent. */
+static const char *text_or(const struct request *r, const char *name, const char *otherwise)
+{
+    const char *text = request_text(r, name);
+    return text ? text : otherwise;
+}
+
+static int decode_csr(struct csr **out, const char *base64, struct err *err)
+{
+    size_t len;
+    uint8_t *bytes = base64_decode(base64, strlen(base64), &len);
+    if (!bytes)
+        return err_set(err, ERR_csr_base64, NULL);
+    int rc = csr_parse(out, (struct bytes){bytes, len}, err);
+    free(bytes);
+    return rc;
+}
+
+/* Every check that needs no policy; the authority checks key and name again, by the profile. The
+ * proof of possession is verified here only, and comes last: it is what costs time. */
+static int check_csr(const struct csr *csr, struct err *err)
+{
+    static const struct key_policy widest = {2048, 4096, 1, 1};
+    struct key_info info;
+    if (key_check(csr_spki(csr), &widest, &info, err) || mac_check(csr_cn(csr), err))
+        return -1;
+    return csr_verify(csr, err);
+}
+
+static int req_client_cert(struct service *s, struct exchange *x, const struct request *r,
+                           struct err *err)
+{
+    struct csr *csr = NULL;
+    uint8_t body_digest[32], csr_digest[32];
+    if (require_certificate(x, err) || decode_csr(&csr, request_text(r, "csr"), err))
+        return -1;
+    if (check_csr(csr, err)) {
+        csr_free(csr);
+        return -1;
+    }
+    sha256(body_digest, exchange_body(x));
+    sha256(csr_digest, csr_der(csr));
+    struct msg_issue m = {
+        .operation = operation_name(OP_REQ_CLIENT_CERT),
+        .profile = text_or(r, "profile", "device"),
+        .request_id = text_or(r, "request_id", ""),
+        .body_digest = {body_digest, sizeof body_digest},
+        .csr_digest = {csr_digest, sizeof csr_digest},
+        .name = csr_cn(csr),
+        .spki = csr_spki(csr),
+    };
+    SET_CALLER(&m, exchange_caller(x));
+    ask(s, x, MSG_issue, &m, 0);
+    csr_free(csr);
+    return 0;
+}
+
+/* certificateHold has its own rules and comes with its own operation. */
+static int take_reason(uint8_t *out, const char *name, struct err *err)
+{
+    int reason = crl_reason_from_name(name);
+    if (reason < 0 || reason > 255 || reason == REASON_HOLD || !crl_reason_name(reason))
+        return err_set(err, ERR_field_value,
+                       "the field \"reason\" must be one of unspecified, keyCompromise, "
+                       "CACompromise, affiliationChanged, superseded, cessationOfOperation, "
+                       "privilegeWithdrawn");
+    *out = (uint8_t)reason;
+    return 0;
+}
+
+static int revoke_cert(struct service *s, struct exchange *x, const struct request *r,
+                       struct err *err)
+{
+    uint8_t serial[20], body_digest[32];
+    size_t len;
+    struct msg_revoke m = {.request_id = text_or(r, "request_id", "")};
+    if (require_certificate(x, err) ||
+        take_reason(&m.reason, text_or(r, "reason", "unspecified"), err))
+        return -1;
+    if (hex_decode(serial, sizeof serial, &len, request_text(r, "serial")))
+        return err_set(err, ERR_field_value, "the field \"serial\" is not a serial number");
+    sha256(body_digest, exchange_body(x));
+    m.body_digest = (struct bytes){body_digest, sizeof body_digest};
+    m.serial = (struct bytes){serial, len};
+    SET_CALLER(&m, exchange_caller(x));
+    ask(s, x, MSG_revoke, &m, 0);
+    return 0;
+}
+
+static int get_ca_chain(struct service *s, struct exchange *x, const struct request *r,
+                        struct err *err)
+{
+    (void)r, (void)err;
+    exchange_json(x, HTTP_OK, answer_chain(buf_view(&s->issuer_der), s->chain_base64));
+    return 0;
+}
+
+static int get_crl(struct service *s, struct exchange *x, const struct request *r, struct err *err)
+{
+    (void)r;
+    struct blob *answer = documents_crl_answer(s->documents, err);
+    if (!answer)
+        return -1;
+    exchange_blob(x, "application/json", answer);
+    return 0;
+}
+
+static void ask_status(struct service *s, struct exchange *x, int probe)
+{
+    struct msg_status m = {0};
+    SET_CALLER(&m, exchange_caller(x));
+    ask(s, x, MSG_status, &m, probe);
+}
+
+static int get_status(struct service *s, struct exchange *x, const struct request *r,
+                      struct err *err)
+{
+    (void)r, (void)err;
+    ask_status(s, x, 0);
+    return 0;
+}
+
+static int (*const operations[OP_NONE])(struct service *s, struct exchange *x,
+                                        const struct request *r, struct err *err) = {
+    [OP_REQ_CLIENT_CERT] = req_client_cert, [OP_REVOKE_CERT] = revoke_cert,
+    [OP_GET_CA_CHAIN] = get_ca_chain,       [OP_GET_CRL] = get_crl,
+    [OP_GET_STATUS] = get_status,
+};
+
+/* ---- POST /v1 ---- */
+
+/* "application/json", with any parameters (RFC 9110 section 8.3.1). */
+static int is_json(const char *type)
+{
+    static const char json[] = "application/json";
+    if (!type || strncasecmp(type, json, sizeof json - 1) != 0)
+        return 0;
+    const char *rest = type + sizeof json - 1;
+    rest += strspn(rest, " \t");
+    return *rest == 0 || *rest == ';';
+}
+
+static int check_v1(const struct exchange *x, struct err *err)
+{
+    /* A browser adds Origin to what a page sends; no page has business here. */
+    if (exchange_header_count(x, "Origin") > 0)
+        return err_set(err, ERR_origin_refused, NULL);
+    if (!is_json(exchange_header(x, "Content-Type")))
+        return err_set(err, ERR_content_type, NULL);
+    if (exchange_header_count(x, "Content-Encoding") > 0)
+        return err_set(err, ERR_content_type, "send the JSON as it is, without Content-Encoding");
+    return 0;
+}
+
+static int operate(struct service *s, struct exchange *x, struct err *err)
+{
+    struct request *r = NULL;
+    enum operation op;
+    int rc = request_parse(&r, &op, exchange_body(x), err);
+    exchange_set_operation(x, op);
+    if (rc == 0)
+        rc = operations[op](s, x, r, err);
+    request_free(r);
+    return rc;
+}
+
+static int serve_v1(struct service *s, struct exchange *x, struct err *err)
+{
+    if (!exchange_is_tls(x))
+        return err_set(err, ERR_not_found, "requests go to POST /v1 on the HTTPS port");
+    exchange_add_header(x, "Cache-Control", "no-store");
+    return check_v1(x, err) ? -1 : operate(s, x, err);
+}
+
+/* ---- GET ---- */
+
+static int serve_document(struct service *s, struct exchange *x, struct err *err)
+{
+    const struct document *doc = documents_find(s->documents, exchange_path(x));
+    char modified[32], cache[48];
+    if (!doc)
+        return err_set(err, ERR_not_found, NULL);
+    http_date(modified, doc->modified);
+    snprintf(cache, sizeof cache, "public, max-age=%" PRId64, document_max_age(doc, time(NULL)));
+    exchange_add_header(x, "ETag", doc->etag);
+    exchange_add_header(x, "Last-Modified", modified);
+    exchange_add_header(x, "Cache-Control", cache);
+    if (document_not_modified(doc, exchange_header(x, "If-None-Match"),
+                              exchange_header(x, "If-Modified-Since")))
+        exchange_empty(x, HTTP_NOTMODIFIED);
+    else
+        exchange_blob(x, doc->content_type, doc->body);
+    return 0;
+}
+
+static int serve_healthz(struct service *s, struct exchange *x, struct err *err)
+{
+    (void)s, (void)err;
+    answer_probe_with(x, 1);
+    return 0;
+}
+
+static int serve_readyz(struct service *s, struct exchange *x, struct err *err)
+{
+    (void)err;
+    ask_status(s, x, 1);
+    return 0;
+}
+
+/* ---- the routes ---- */
+
+static const struct route {
+    const char *path, *allow;
+    unsigned methods; /* enum evhttp_cmd_type, ored */
+    int (*serve)(struct service *s, struct exchange *x, struct err *err);
+} routes[] = {
+    {"/v1", "POST", EVHTTP_REQ_POST, serve_v1},
+    {"/healthz", "GET, HEAD", EVHTTP_REQ_GET | EVHTTP_REQ_HEAD, serve_healthz},
+    {"/readyz", "GET, HEAD", EVHTTP_REQ_GET | EVHTTP_REQ_HEAD, serve_readyz},
+    {NULL, "GET, HEAD", EVHTTP_REQ_GET | EVHTTP_REQ_HEAD, serve_document}, /* any other path */
+};
+
+static const struct route *find_route(const struct service *s, const char *path)
+{
+    const struct route *r = routes;
+    while (r->path && strcmp(r->path, path) != 0)
+        r++;
+    return r->path || documents_find(s->documents, path) ? r : NULL;
+}
+
+static int serve(struct service *s, struct exchange *x, struct err *err)
+{
+    const struct route *r = find_route(s, exchange_path(x));
+    if (!r)
+        return err_set(err, ERR_not_found, NULL);
+    if (!(exchange_method(x) & r->methods)) {
+        exchange_add_header(x, "Allow", r->allow);
+        return err_set(err, ERR_method_not_allowed, "%s takes %s", exchange_path(x), r->allow);
+    }
+    return r->serve(s, x, err);
+}
+
+void service_request(struct service *s, struct exchange *x)
+{
+    struct err err = {0};
+    if (serve(s, x, &err))
+        exchange_refuse(x, &err, 0);
+}
