@@ -1,0 +1,13 @@
+/* The commands, one file each. 0, or -1 with the failure filled in; results go to stdout. */
+#ifndef SIGNET_CLIENT_COMMANDS_H
+#define SIGNET_CLIENT_COMMANDS_H
+
+#include "client/options.h"
+
+int cmd_init(const struct options *o, struct failure *f);
+int cmd_provision(const struct options *o, struct failure *f);
+int cmd_revoke(const struct options *o, struct failure *f);
+int cmd_verify(const struct options *o, struct failure *f);
+int cmd_crl(const struct options *o, struct failure *f);
+
+#endif

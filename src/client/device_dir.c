@@ -1,0 +1,184 @@
+#include "client/device_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/certs.h"
+#include "client/keys.h"
+#include "client/settings.h"
+#include "common/file.h"
+
+char *device_dir_path(const char *dir, const char *mac)
+{
+    char digits[24], *p = digits;
+    for (; *mac; mac++)
+        if (*mac != ':')
+            *p++ = *mac;
+    *p = '\0';
+    return path_join(dir, digits);
+}
+
+/* Nothing, or an empty folder, may be where the finished one goes. */
+static int refuse_existing(const char *path, struct failure *f)
+{
+    struct stat st;
+    if (lstat(path, &st)) {
+        if (errno == ENOENT)
+            return 0;
+        return fail(f, EXIT_LOCAL, "local_file", "cannot look at %s: %s", path, strerror(errno));
+    }
+    int entries = 0;
+    DIR *folder = S_ISDIR(st.st_mode) ? opendir(path) : NULL;
+    while (folder && readdir(folder))
+        entries++;
+    if (folder)
+        closedir(folder);
+    if (folder && entries <= 2) /* "." and ".." */
+        return 0;
+    return fail(f, EXIT_LOCAL, "already_exists",
+                "%s exists already and is never overwritten; move it away, or give another --out",
+                path);
+}
+
+/* Between open() and flock() another run may have finished and renamed the folder. */
+static int is_still_pending(const struct device_dir *d)
+{
+    struct stat by_name, held;
+    return stat(d->pending, &by_name) == 0 && fstat(d->lock, &held) == 0 &&
+           by_name.st_dev == held.st_dev && by_name.st_ino == held.st_ino;
+}
+
+static int lock_pending(struct device_dir *d, struct failure *f)
+{
+    d->lock = open(d->pending, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (d->lock < 0)
+        return fail(f, EXIT_LOCAL, "local_file", "cannot open folder %s: %s", d->pending,
+                    strerror(errno));
+    if (flock(d->lock, LOCK_EX | LOCK_NB) == 0 && is_still_pending(d))
+        return 0;
+    close(d->lock);
+    d->lock = -1;
+    return fail(f, EXIT_LOCAL, "busy", "another signet is provisioning %s in %s right now", d->mac,
+                d->pending);
+}
+
+/* path of a file in the pending folder */
+static int in_pending(char path[4096], const struct device_dir *d, const char *name,
+                      struct failure *f)
+{
+    int n = snprintf(path, 4096, "%s/%s", d->pending, name);
+    return n > 0 && n < 4096
+               ? 0
+               : fail(f, EXIT_LOCAL, "local_file", "the path of %s is too long", d->pending);
+}
+
+static int make_or_find(struct device_dir *d, const char *key_type, struct failure *f)
+{
+    char key[4096], csr[4096];
+    if (in_pending(key, d, DEVICE_KEY, f) || in_pending(csr, d, DEVICE_CSR, f))
+        return -1;
+    d->resumed = access(key, F_OK) == 0 || access(csr, F_OK) == 0;
+    if (d->resumed) {
+        if (key_load(&d->key, key, f))
+            return -1;
+    } else if (key_make(&d->key, key_type, f) || key_save(d->key, key, f)) {
+        return -1;
+    }
+    if (access(csr, F_OK) == 0)
+        return csr_load(&d->csr, csr, d->key, d->mac, f);
+    if (csr_make(&d->csr, d->key, d->mac, f))
+        return -1;
+    return csr_save(d->csr, csr, 0, f);
+}
+
+int device_dir_open(struct device_dir *d, const char *dir, const char *mac, const char *key_type,
+                    struct failure *f)
+{
+    struct err err;
+    *d = (struct device_dir){.lock = -1};
+    snprintf(d->mac, sizeof d->mac, "%s", mac);
+    d->final = device_dir_path(dir, mac);
+    if (!d->final || asprintf(&d->pending, "%s.pending", d->final) < 0) {
+        d->pending = NULL;
+        return fail_memory(f);
+    }
+    if (refuse_existing(d->final, f))
+        return -1;
+    if (file_make_dir(d->pending, 0700, &err))
+        return fail_err(f, EXIT_LOCAL, &err);
+    if (lock_pending(d, f))
+        return -1;
+    if (make_or_find(d, key_type, f) == 0)
+        return 0;
+    device_dir_discard(d);
+    return -1;
+}
+
+static int save_certs(const struct device_dir *d, const char *name, X509 *one,
+                      STACK_OF(X509) * many, struct failure *f)
+{
+    char path[4096];
+    struct buf pem = {0};
+    struct err err;
+    int rc = in_pending(path, d, name, f);
+    if (rc == 0 && one)
+        rc = cert_pem(&pem, one, f);
+    for (int i = 0; rc == 0 && many && i < sk_X509_num(many); i++)
+        rc = cert_pem(&pem, sk_X509_value(many, i), f);
+    if (rc == 0 && file_write(path, buf_view(&pem), 0644, 1, &err))
+        rc = fail_err(f, EXIT_LOCAL, &err);
+    buf_free(&pem);
+    return rc;
+}
+
+static int sync_parent(const char *path)
+{
+    char *folder = path_folder(path);
+    int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int rc = fd < 0 ? -1 : fsync(fd);
+    if (fd >= 0)
+        close(fd);
+    free(folder);
+    return rc;
+}
+
+int device_dir_finish(struct device_dir *d, X509 *cert, STACK_OF(X509) * between, X509 *root,
+                      struct failure *f)
+{
+    if (save_certs(d, DEVICE_CA, root, NULL, f) || save_certs(d, DEVICE_CHAIN, NULL, between, f) ||
+        save_certs(d, DEVICE_CERT, cert, NULL, f))
+        return -1;
+    if (refuse_existing(d->final, f))
+        return -1;
+    if (rename(d->pending, d->final) || sync_parent(d->final))
+        return fail(f, EXIT_LOCAL, "local_file", "cannot rename %s to %s: %s", d->pending, d->final,
+                    strerror(errno));
+    return 0;
+}
+
+void device_dir_discard(struct device_dir *d)
+{
+    static const char *const names[] = {DEVICE_CSR, DEVICE_KEY};
+    if (d->lock < 0 || d->resumed)
+        return;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        unlinkat(d->lock, names[i], 0);
+    rmdir(d->pending);
+}
+
+void device_dir_close(struct device_dir *d)
+{
+    if (d->lock >= 0)
+        close(d->lock);
+    EVP_PKEY_free(d->key);
+    X509_REQ_free(d->csr);
+    free(d->final);
+    free(d->pending);
+}

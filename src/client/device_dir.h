@@ -1,0 +1,43 @@
+/* A device's folder, DIR/240ac4123456: complete, or not there.
+ *
+ * Everything is made in DIR/240ac4123456.pending and the whole folder gets its name by one
+ * rename(2) at the end. Key and request are durable in the pending folder before the request is
+ * sent; after an interruption the next run finds them there and asks for the same certificate. */
+#ifndef SIGNET_CLIENT_DEVICE_DIR_H
+#define SIGNET_CLIENT_DEVICE_DIR_H
+
+#include <openssl/x509.h>
+#include "client/failure.h"
+
+#define DEVICE_KEY "device.key"
+#define DEVICE_CSR "device.csr"
+#define DEVICE_CERT "device.crt"
+#define DEVICE_CHAIN "chain.pem" /* intermediates */
+#define DEVICE_CA "ca.pem"       /* the root */
+
+struct device_dir {
+    char mac[24];
+    char *final, *pending; /* paths */
+    int lock;              /* descriptor of the locked pending folder; -1: not held */
+    int resumed;           /* key and request are an earlier run's */
+    EVP_PKEY *key;
+    X509_REQ *csr;
+};
+
+/* The folder of a MAC (canonical) in DIR. malloc()ed; NULL: no memory. */
+char *device_dir_path(const char *dir, const char *mac) __attribute__((warn_unused_result));
+
+/* Refuses a final folder that exists, makes and locks the pending one, and makes (or finds) key
+ * and request in it. On failure nothing made by this call is left. device_dir_close() always. */
+int device_dir_open(struct device_dir *d, const char *dir, const char *mac, const char *key_type,
+                    struct failure *f) __attribute__((warn_unused_result));
+
+/* Writes the certificates and gives the folder its final name. */
+int device_dir_finish(struct device_dir *d, X509 *cert, STACK_OF(X509) * between, X509 *root,
+                      struct failure *f) __attribute__((warn_unused_result));
+
+/* Takes a key away that this run made and that no request was made with. */
+void device_dir_discard(struct device_dir *d);
+void device_dir_close(struct device_dir *d);
+
+#endif

@@ -1,0 +1,178 @@
+#include "client/keys.h"
+
+#include <errno.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/interrupt.h"
+#include "common/file.h"
+
+static const struct key_type {
+    const char *name;
+    int rsa_bits;
+    const char *group;
+} types[] = {
+    {"rsa:2048", 2048, NULL}, {"rsa:3072", 3072, NULL}, {"rsa:4096", 4096, NULL},
+    {"ec:p256", 0, "P-256"},  {"ec:p384", 0, "P-384"},
+};
+
+static const struct key_type *find_type(const char *name)
+{
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(types[i].name, name) == 0)
+            return &types[i];
+    return NULL;
+}
+
+int key_type_check(const char *type, struct failure *f)
+{
+    if (find_type(type))
+        return 0;
+    return fail(f, EXIT_USAGE, "usage",
+                "key type \"%s\" is not one of rsa:2048, rsa:3072, rsa:4096, ec:p256, ec:p384",
+                type);
+}
+
+static int openssl_failed(struct failure *f, const char *doing)
+{
+    return fail(f, EXIT_LOCAL, "openssl", "cannot %s: %s", doing, err_openssl());
+}
+
+static int go_on(EVP_PKEY_CTX *ctx)
+{
+    (void)ctx;
+    return !interrupted();
+}
+
+int key_make(EVP_PKEY **out, const char *type, struct failure *f)
+{
+    const struct key_type *t = find_type(type);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, t->group ? "EC" : "RSA", NULL);
+    int good = ctx && EVP_PKEY_keygen_init(ctx) == 1 &&
+               (t->group ? EVP_PKEY_CTX_set_group_name(ctx, t->group)
+                         : EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, t->rsa_bits)) == 1;
+    if (good) {
+        EVP_PKEY_CTX_set_cb(ctx, go_on);
+        good = EVP_PKEY_generate(ctx, out) == 1;
+    }
+    EVP_PKEY_CTX_free(ctx);
+    if (good)
+        return 0;
+    return interrupted() ? fail_interrupted(f) : openssl_failed(f, "make a key");
+}
+
+/* Writes what a memory BIO holds. */
+static int bio_save(BIO *bio, const char *path, mode_t mode, struct failure *f)
+{
+    char *text = NULL;
+    struct err err;
+    long len = BIO_get_mem_data(bio, &text);
+    if (file_write(path, (struct bytes){(const uint8_t *)text, (size_t)len}, mode, 0, &err))
+        return fail_err(f, EXIT_LOCAL, &err);
+    return 0;
+}
+
+int key_save(EVP_PKEY *key, const char *path, struct failure *f)
+{
+    BIO *bio = BIO_new(BIO_s_mem()); /* wipes its memory when it grows and when it is freed */
+    int rc = bio && PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) == 1
+                 ? bio_save(bio, path, 0600, f)
+                 : openssl_failed(f, "encode the key");
+    BIO_free(bio);
+    return rc;
+}
+
+int key_load(EVP_PKEY **out, const char *path, struct failure *f)
+{
+    BIO *bio = BIO_new_file(path, "r");
+    if (!bio)
+        return fail(f, EXIT_LOCAL, "local_file", "cannot open the key %s: %s", path,
+                    strerror(errno));
+    *out = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+    BIO_free(bio);
+    if (*out)
+        return 0;
+    return fail(f, EXIT_LOCAL, "local_file", "%s holds no readable private key (PEM): %s", path,
+                err_openssl());
+}
+
+int csr_make(X509_REQ **out, EVP_PKEY *key, const char *name, struct failure *f)
+{
+    const EVP_MD *md =
+        EVP_PKEY_is_a(key, "EC") && EVP_PKEY_get_bits(key) > 256 ? EVP_sha384() : EVP_sha256();
+    X509_REQ *csr = X509_REQ_new();
+    if (csr && X509_REQ_set_version(csr, X509_REQ_VERSION_1) == 1 &&
+        X509_NAME_add_entry_by_NID(X509_REQ_get_subject_name(csr), NID_commonName, MBSTRING_UTF8,
+                                   (const unsigned char *)name, -1, -1, 0) == 1 &&
+        X509_REQ_set_pubkey(csr, key) == 1 && X509_REQ_sign(csr, key, md) > 0) {
+        *out = csr;
+        return 0;
+    }
+    X509_REQ_free(csr);
+    return openssl_failed(f, "make the request");
+}
+
+static int csr_fits(X509_REQ *csr, EVP_PKEY *key, const char *name)
+{
+    char *cn = name_cn(X509_REQ_get_subject_name(csr));
+    int fits = cn && strcmp(cn, name) == 0 && X509_REQ_check_private_key(csr, key) == 1 &&
+               X509_REQ_verify(csr, key) == 1;
+    OPENSSL_free(cn);
+    return fits;
+}
+
+int csr_load(X509_REQ **out, const char *path, EVP_PKEY *key, const char *name, struct failure *f)
+{
+    BIO *bio = BIO_new_file(path, "r");
+    if (!bio)
+        return fail(f, EXIT_LOCAL, "local_file", "cannot open the request %s: %s", path,
+                    strerror(errno));
+    X509_REQ *csr = PEM_read_bio_X509_REQ(bio, NULL, NULL, NULL);
+    BIO_free(bio);
+    if (csr && csr_fits(csr, key, name)) {
+        *out = csr;
+        return 0;
+    }
+    X509_REQ_free(csr);
+    return fail(f, EXIT_LOCAL, "local_file",
+                "%s is not a request of the key beside it for %s; move that folder away", path,
+                name);
+}
+
+int csr_pem(struct buf *out, X509_REQ *csr, struct failure *f)
+{
+    char *text = NULL;
+    BIO *bio = BIO_new(BIO_s_mem());
+    int good = bio && PEM_write_bio_X509_REQ(bio, csr) == 1;
+    long len = good ? BIO_get_mem_data(bio, &text) : 0;
+    good = good && buf_add(out, text, (size_t)len) == 0;
+    BIO_free(bio);
+    return good ? 0 : fail_memory(f);
+}
+
+int csr_save(X509_REQ *csr, const char *path, int replace, struct failure *f)
+{
+    struct buf pem = {0};
+    struct err err;
+    int rc = csr_pem(&pem, csr, f);
+    if (rc == 0 && file_write(path, buf_view(&pem), 0644, replace, &err))
+        rc = fail_err(f, EXIT_LOCAL, &err);
+    buf_free(&pem);
+    return rc;
+}
+
+char *name_cn(const X509_NAME *name)
+{
+    unsigned char *text = NULL;
+    int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
+    if (at < 0 || X509_NAME_get_index_by_NID(name, NID_commonName, at) >= 0)
+        return NULL;
+    int len = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
+    if (len >= 0 && strlen((char *)text) == (size_t)len)
+        return (char *)text;
+    if (len >= 0)
+        OPENSSL_free(text);
+    return NULL;
+}

@@ -1,0 +1,45 @@
+/* The command line. One table holds every option, which commands take it, and its line of help. */
+#ifndef SIGNET_CLIENT_OPTIONS_H
+#define SIGNET_CLIENT_OPTIONS_H
+
+#include "client/failure.h"
+
+/* Which commands an option is for. */
+enum command_bit {
+    FOR_INIT = 1,
+    FOR_PROVISION = 2,
+    FOR_REVOKE = 4,
+    FOR_VERIFY = 8,
+    FOR_CRL = 16,
+    FOR_ALL = 31
+};
+
+/* What was given; NULL or 0 where it was not. The strings are argv's. */
+struct options {
+    const char *config, *server, *ca, *cert, *key;
+    const char *connect_timeout, *timeout;
+    const char *ca_fingerprint, *name, *install;
+    const char *mac, *profile, *out, *key_type;
+    const char *serial, *certificate, *reason;
+    const char *crl;
+    const char *operand; /* the one argument that is not an option (verify) */
+    int offline, json, help;
+};
+
+struct command {
+    const char *name;
+    enum command_bit bit;
+    int (*run)(const struct options *o, struct failure *f); /* 0 or -1 */
+    const char *synopsis;                                   /* after the name */
+    const char *summary;                                    /* one line */
+    const char *detail;                                     /* a paragraph for --help */
+};
+
+/* argv[0] is the command's name. 0, or -1 with EXIT_USAGE. */
+int options_parse(struct options *o, const struct command *c, int argc, char **argv,
+                  struct failure *f) __attribute__((warn_unused_result));
+
+/* The command's help, on stdout. */
+void options_help(const struct command *c);
+
+#endif
