@@ -77,7 +77,8 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                 " AND shard=? AND (?=0 OR sha256 IS NOT NULL) ORDER BY number DESC LIMIT 1")       \
     X(add_crl, "INSERT INTO crl (issuer,shard,number,this_update,next_update,journal_seq)"         \
                " VALUES (?,?,?,?,?,?)")                                                            \
-    X(set_crl_published, "UPDATE crl SET sha256=? WHERE issuer=? AND shard=? AND number=?")        \
+    X(set_crl_published, "UPDATE crl SET sha256=?,journal_seq=? WHERE issuer=? AND shard=?"     \
+                         " AND number=?")                                                      \
     X(each_revoked, "SELECT serial,revoked_at,reason FROM certificate INDEXED BY"                  \
                     " certificate_on_crl WHERE issuer=? AND shard=? AND state>=2"                  \
                     " AND not_after>=? ORDER BY serial")                                           \
@@ -759,8 +760,9 @@ int tx_add_crl(struct store_tx *tx, const struct crl_row *c)
 
 int tx_set_crl_published(struct store_tx *tx, const struct crl_row *c)
 {
-    return changed_one(tx, run(of(tx), S_set_crl_published, "diii", c->sha256, c->issuer,
-                               (int64_t)c->shard, (int64_t)c->number));
+    return changed_one(tx, run(of(tx), S_set_crl_published, "diiii", c->sha256,
+                               (int64_t)c->journal_seq, c->issuer, (int64_t)c->shard,
+                               (int64_t)c->number));
 }
 
 int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expired_before,

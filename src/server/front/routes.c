@@ -66,9 +66,9 @@ static void forget(void *arg)
 static void refuse_by_authority(struct exchange *x, const struct msg_answer_error *m)
 {
     struct err err;
-    /* a code that this table does not have is an internal error, and would be one here */
-    err_set(&err, m->code < ERR_COUNT ? (enum err_code)m->code : ERR_internal, "%s",
-            m->detail[0] ? m->detail : err_message((enum err_code)m->code));
+    int known = m->code > ERR_none && m->code < ERR_COUNT;
+    err_set(&err, known ? (enum err_code)m->code : ERR_internal, m->detail[0] ? "%s" : NULL,
+            m->detail);
     exchange_refuse(x, &err, m->retry_after);
 }
 

@@ -1,0 +1,232 @@
+#include "server/authority/fronts.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/queue.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "common/log.h"
+#include "server/authority/issue.h"
+#include "server/authority/listener.h"
+#include "server/authority/publish.h"
+#include "server/authority/revoke.h"
+#include "server/authority/status.h"
+
+struct front {
+    LIST_ENTRY(front) next;
+    struct authority *a;
+    unsigned number;
+    struct channel *channel;
+    struct peer *peer;
+};
+
+struct fronts {
+    struct authority *a;
+    LIST_HEAD(, front) list;
+};
+
+/* ---- what a front is given ---- */
+
+static void send_listener(struct front *f)
+{
+    struct msg_listener m = {.credits = f->a->config->credits,
+                             .certificate_pem = listener_certificate(f->a->listener),
+                             .key_pem = listener_key(f->a->listener)};
+    if (m.certificate_pem.len)
+        channel_send(f->channel, MSG_listener, 0, &m, -1);
+}
+
+static void send_chain(struct front *f)
+{
+    struct msg_chain m = {.issuer_der = issuer_certificate_der(f->a->issuer),
+                          .chain_pem = buf_view(&f->a->chain)};
+    channel_send(f->channel, MSG_chain, 0, &m, -1);
+}
+
+static void send_document(struct front *f, const char *path, const char *type, int fd,
+                          int64_t expires, const uint8_t digest[32])
+{
+    struct stat st;
+    if (fstat(fd, &st))
+        return;
+    struct msg_document m = {.path = path,
+                             .content_type = type,
+                             .modified = st.st_mtime,
+                             .expires = expires,
+                             .digest = {digest, 32}};
+    channel_send(f->channel, MSG_document, 0, &m, fd);
+}
+
+static void send_crl(struct front *f)
+{
+    const struct crl_row *crl = publish_current(f->a->publishing);
+    if (publish_file(f->a->publishing) >= 0)
+        send_document(f, "/crl", "application/pkix-crl", publish_file(f->a->publishing),
+                      crl->next_update, crl->sha256);
+}
+
+/* A document that does not change, from bytes that are in memory. */
+static void send_bytes(struct front *f, const char *path, const char *type, struct bytes data)
+{
+    uint8_t digest[32];
+    int fd = memfd_create("document", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return;
+    sha256(digest, data);
+    if (write(fd, data.data, data.len) == (ssize_t)data.len &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0)
+        send_document(f, path, type, fd, 0, digest);
+    close(fd);
+}
+
+/* The root's certificate and CRL come from the ceremony; what is not there is not served. */
+static void send_root(struct front *f)
+{
+    char path[PATH_MAX];
+    struct buf crl;
+    struct err err;
+    snprintf(path, sizeof path, "%s/root-crl.der", f->a->config->state);
+    if (file_read(&crl, path, 16 * 1024 * 1024, &err) == 0) {
+        send_bytes(f, "/root-crl", "application/pkix-crl", buf_view(&crl));
+        buf_free(&crl);
+    }
+    send_bytes(f, "/root.cer", "application/pkix-cert", buf_view(&f->a->root));
+}
+
+void fronts_send_crl(struct fronts *all)
+{
+    struct front *f;
+    LIST_FOREACH (f, &all->list, next)
+        send_crl(f);
+}
+
+void fronts_send_listener(struct fronts *all)
+{
+    struct front *f;
+    LIST_FOREACH (f, &all->list, next)
+        send_listener(f);
+}
+
+/* ---- what a front asks ---- */
+
+static void on_issued(void *arg, struct bytes serial, struct bytes der, const struct err *err)
+{
+    struct msg_answer_certificate m = {.serial = serial, .der = der};
+    if (err->code)
+        question_refuse(arg, err);
+    else
+        question_answer(arg, MSG_answer_certificate, &m);
+}
+
+static int on_issue(struct front *f, uint64_t id, const struct msg_issue *m)
+{
+    if (m->body_digest.len != 32 || m->csr_digest.len != 32)
+        return -1;
+    struct issue_request req = {
+        .origin = ISSUE_FOR_CALLER,
+        .operation = m->operation,
+        .profile = m->profile,
+        .request_id = m->request_id,
+        .name = m->name,
+        .body_digest = m->body_digest.data,
+        .csr_digest = m->csr_digest.data,
+        .spki = m->spki,
+    };
+    caller_copy(&req.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
+                m->caller_address);
+    issue(f->a, &req, on_issued, question_new(f->peer, id));
+    return 0;
+}
+
+static int on_message(struct channel *c, const struct msg *m, void *arg)
+{
+    (void)c;
+    struct front *f = arg;
+    union {
+        struct msg_issue issue;
+        struct msg_revoke revoke;
+        struct msg_status status;
+    } body;
+    if (m->fd >= 0 || msg_decode(&body, m->type, m->fields))
+        return -1;
+    if ((unsigned)f->peer->open >= f->a->config->credits) {
+        log_error("front %u asks beyond its credits", f->number);
+        return -1;
+    }
+    switch (m->type) {
+    case MSG_issue:
+        return on_issue(f, m->id, &body.issue);
+    case MSG_revoke:
+        revoke_certificate(f->a, &body.revoke, question_new(f->peer, m->id));
+        return 0;
+    case MSG_status:
+        status_answer(f->a, &body.status, question_new(f->peer, m->id));
+        return 0;
+    default:
+        return -1;
+    }
+}
+
+static void on_end(struct channel *c, const char *why, void *arg)
+{
+    struct front *f = arg;
+    if (why) {
+        struct msg_peer_end m = {.role = PROC_FRONT, .number = f->number, .why = why};
+        log_error("front %u is ended: %s", f->number, why);
+        channel_send(f->a->supervisor, MSG_peer_end, 0, &m, -1);
+    }
+    LIST_REMOVE(f, next);
+    peer_gone(f->peer);
+    channel_free(c);
+    free(f);
+}
+
+void fronts_add(struct fronts *all, unsigned number, int socket)
+{
+    static const struct channel_handlers handlers = {on_message, on_end};
+    struct front *f = calloc(1, sizeof *f);
+    struct peer *peer = calloc(1, sizeof *peer);
+    if (!f || !peer)
+        fatal("no memory for a front");
+    f->a = all->a;
+    f->number = number;
+    f->peer = peer;
+    f->channel = channel_new(all->a->base, socket, PROC_AUTHORITY, PROC_FRONT, &handlers, f);
+    if (!f->channel)
+        fatal("no memory for a front's channel");
+    peer->channel = f->channel;
+    LIST_INSERT_HEAD(&all->list, f, next);
+    send_chain(f);
+    send_bytes(f, "/ca.cer", "application/pkix-cert", issuer_certificate_der(f->a->issuer));
+    send_root(f);
+    send_crl(f);
+    send_listener(f);
+}
+
+struct fronts *fronts_new(struct authority *a)
+{
+    struct fronts *all = calloc(1, sizeof *all);
+    if (!all)
+        fatal("no memory");
+    all->a = a;
+    LIST_INIT(&all->list);
+    return all;
+}
+
+void fronts_free(struct fronts *all)
+{
+    struct front *f;
+    while (all && (f = LIST_FIRST(&all->list))) {
+        LIST_REMOVE(f, next);
+        channel_free(f->channel);
+        peer_gone(f->peer);
+        free(f);
+    }
+    free(all);
+}

@@ -1,0 +1,536 @@
+#include "server/authority/issue.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "common/log.h"
+#include "pki/certificate.h"
+#include "pki/key.h"
+#include "server/authority/projection.h"
+#include "server/authority/publish.h"
+#include "server/authority/signers.h"
+
+/* One request on its way. It owns all that it points to. */
+struct issuance {
+    TAILQ_ENTRY(issuance) next; /* in issuing.list, or in another's followers */
+    struct authority *a;
+    struct issue_request req;
+    char operation[65], profile[65], request_id[65], name[65];
+    uint8_t body_digest[32], csr_digest[32], key[32]; /* key: of the exactly-once row */
+    struct buf spki;
+    issue_done done;
+    void *arg;
+
+    /* set by the decision */
+    struct err err;
+    struct certificate_row row;
+    struct buf tbs, der;
+    int repeated; /* row is of an earlier request */
+    int tries;
+
+    TAILQ_HEAD(, issuance) followers; /* the same request, come again meanwhile */
+};
+
+struct issuing {
+    struct authority *a;
+    TAILQ_HEAD(, issuance) list; /* with an open intent */
+    size_t count;
+    TAILQ_HEAD(, issuance) unresolved; /* failed, and the orphan not yet written */
+    struct event *again;
+};
+
+#define SIGNATURE_TRIES 2
+
+/* ---- what an issuance is made of, and its end ---- */
+
+static struct issuance *issuance_new(struct authority *a, const struct issue_request *req,
+                                     issue_done done, void *arg)
+{
+    struct issuance *s = calloc(1, sizeof *s);
+    if (!s || buf_add(&s->spki, req->spki.data, req->spki.len))
+        fatal("no memory for an issuance"); /* bounded by the credits of the fronts */
+    s->a = a;
+    s->req = *req;
+    snprintf(s->operation, sizeof s->operation, "%s", req->operation);
+    snprintf(s->profile, sizeof s->profile, "%s", req->profile);
+    snprintf(s->request_id, sizeof s->request_id, "%s", req->request_id ? req->request_id : "");
+    snprintf(s->name, sizeof s->name, "%s", req->name);
+    if (req->body_digest)
+        memcpy(s->body_digest, req->body_digest, 32);
+    if (req->csr_digest)
+        memcpy(s->csr_digest, req->csr_digest, 32);
+    s->done = done;
+    s->arg = arg;
+    TAILQ_INIT(&s->followers);
+    return s;
+}
+
+static void issuance_free(struct issuance *s)
+{
+    buf_free(&s->spki);
+    buf_free(&s->tbs);
+    buf_free(&s->der);
+    free(s);
+}
+
+static void answer(struct issuance *s, const struct issuance *result)
+{
+    s->done(s->arg, (struct bytes){result->row.serial, result->row.serial_len},
+            buf_view(&result->der), &result->err);
+}
+
+/* Answers everyone who waits for this one. */
+static void answer_all(struct issuance *s)
+{
+    struct issuance *f;
+    answer(s, s);
+    while ((f = TAILQ_FIRST(&s->followers))) {
+        TAILQ_REMOVE(&s->followers, f, next);
+        answer(f, s);
+        issuance_free(f);
+    }
+}
+
+static void serial_text(char out[41], const struct certificate_row *row)
+{
+    hex_encode(out, (struct bytes){row->serial, row->serial_len});
+}
+
+/* ---- the intent: policy, serial, TBS ---- */
+
+/* By whom, and under which number, a request is known (design, section 3): with a request_id by
+ * it, without one by what is asked. */
+static int request_key(struct issuance *s, int64_t operator_id)
+{
+    char head[256];
+    struct buf all = {0};
+    int with_id = s->request_id[0] != '\0';
+    int n = snprintf(head, sizeof head, "%lld|%s|%s|%s|", (long long)operator_id, s->operation,
+                     with_id ? "id" : s->profile, s->request_id);
+    int rc = buf_add(&all, head, (size_t)n) || (!with_id && buf_add(&all, s->csr_digest, 32));
+    if (rc == 0)
+        sha256(s->key, buf_view(&all));
+    buf_free(&all);
+    return rc ? err_set(&s->err, ERR_internal, "no memory") : 0;
+}
+
+/* The requester's right to this profile; *op is filled for ISSUE_FOR_CALLER. */
+static int authorise(struct store_tx *tx, struct issuance *s, const struct profile *p,
+                     struct operator_row *op, int64_t now)
+{
+    if (s->req.origin != ISSUE_FOR_CALLER)
+        return 0;
+    if (caller_operator(tx, &s->req.caller, now, op, &s->err))
+        return -1;
+    if (!p)
+        return err_set(&s->err, ERR_profile_unknown, "there is no profile \"%s\"", s->profile);
+    if (!profile_allows_operation(p, s->operation))
+        return err_set(&s->err, ERR_profile_refused, "profile %s is not open to %s", s->profile,
+                       s->operation);
+    return caller_with_role(tx, &s->req.caller, now, profile_roles(p), op, &s->err);
+}
+
+static int store_failed(struct issuance *s)
+{
+    return err_set(&s->err, ERR_storage_unavailable, NULL);
+}
+
+/* The same request again: 1 found (row and repeated set), 0 new, -1 refused. */
+static int find_repeated(struct store_tx *tx, struct issuance *s, int64_t now)
+{
+    uint8_t body[32];
+    int64_t id;
+    int rc = tx_request(tx, s->key, body, &id);
+    if (rc)
+        return rc < 0 ? store_failed(s) : 0;
+    if (s->request_id[0] && memcmp(body, s->body_digest, 32) != 0)
+        return err_set(&s->err, ERR_request_id_reused, NULL);
+    if (tx_certificate_by_id(tx, id, &s->row))
+        return store_failed(s);
+    if (s->row.state != STATE_INTENT &&
+        (s->row.state != STATE_ISSUED || s->row.not_after <= now)) {
+        return err_set(&s->err, ERR_result_dead, NULL);
+    }
+    s->repeated = 1;
+    s->der.len = 0;
+    return buf_add(&s->der, s->row.der.data, s->row.der.len)
+               ? err_set(&s->err, ERR_internal, "no memory")
+               : 1;
+}
+
+/* Key and name against what is certified already. */
+static int check_conflicts(struct store_tx *tx, struct issuance *s, int64_t now)
+{
+    struct certificate_row live;
+    int rc = tx_key_of_other(tx, s->row.spki_sha256, s->name, s->profile);
+    if (rc <= 0)
+        return rc < 0 ? store_failed(s) : err_set(&s->err, ERR_key_of_other_subject, NULL);
+    if (s->req.origin != ISSUE_FOR_CALLER)
+        return 0; /* operators and the listener renew beside the older one */
+    rc = tx_live_certificate(tx, s->name, s->profile, now, &live);
+    if (rc)
+        return rc < 0 ? store_failed(s) : 0;
+    if (live.state == STATE_INTENT)
+        return err_set(&s->err, ERR_busy, "another request for %s is under way; try again",
+                       s->name);
+    char serial[41];
+    serial_text(serial, &live);
+    return err_set(&s->err, ERR_subject_has_certificate,
+                   "%s has a live certificate, serial %s; revoke it first", s->name, serial);
+}
+
+/* signetctl's: the operator's row, made or given its new roles. */
+static int settle_operator(struct store_tx *tx, struct issuance *s, int64_t now)
+{
+    struct operator_row op = {0};
+    if (s->req.origin != ISSUE_FOR_ADMIN)
+        return 0;
+    int rc = tx_operator_by_name(tx, s->name, &op);
+    if (rc == 0 && op.revoked_at)
+        return err_set(&s->err, ERR_already_exists,
+                       "operator %s was revoked; a revoked name is not used again", s->name);
+    char roles[48];
+    roles_text(roles, sizeof roles, s->req.roles);
+    if (rc == 1) {
+        snprintf(op.name, sizeof op.name, "%s", s->name);
+        op.roles = s->req.roles;
+        rc = tx_add_operator(tx, &op, now);
+    } else if (rc == 0 && op.roles != s->req.roles) {
+        op.roles = s->req.roles;
+        rc = tx_set_operator(tx, &op);
+    } else if (rc == 0) {
+        s->row.subject_operator = op.id;
+        return 0;
+    }
+    if (rc || tx_event(tx, now, 0, "operator name=%s roles=%s", s->name, roles))
+        return store_failed(s);
+    s->row.subject_operator = op.id;
+    return 0;
+}
+
+/* Policy on the bytes themselves, once more: a front may be in other hands. */
+static int check_bytes(struct issuance *s, const struct profile *p)
+{
+    struct key_info info;
+    return profile_check_name(p, s->name, &s->err) ||
+                   key_check(buf_view(&s->spki), profile_keys(p), &info, &s->err)
+               ? -1
+               : 0;
+}
+
+static int build(struct issuance *s, const struct profile *p, int64_t now)
+{
+    if (serial_make(s->row.serial, &s->err))
+        return -1;
+    s->row.serial_len = SERIAL_LEN;
+    struct certificate_request cr = {
+        .issuer = s->a->issuer,
+        .profile = p,
+        .serial = {s->row.serial, SERIAL_LEN},
+        .spki = buf_view(&s->spki),
+        .name = s->name,
+        .sans = s->req.sans,
+        .lifetime = s->req.lifetime,
+        .now = now,
+    };
+    s->tbs.len = 0;
+    if (certificate_build(&s->tbs, &cr, &s->row.not_before, &s->row.not_after, &s->err))
+        return -1;
+    sha256(s->row.tbs_sha256, buf_view(&s->tbs));
+    return 0;
+}
+
+static int record_intent(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
+                         int64_t now)
+{
+    char serial[41], tbs[65];
+    s->row.issuer = s->a->issuer_id;
+    s->row.operator_id = op->id;
+    s->row.created_at = now;
+    snprintf(s->row.profile, sizeof s->row.profile, "%s", s->profile);
+    snprintf(s->row.name, sizeof s->row.name, "%s", s->name);
+    serial_text(serial, &s->row);
+    hex_encode(tbs, (struct bytes){s->row.tbs_sha256, 32});
+    if (tx_add_intent(tx, &s->row) ||
+        (s->req.csr_digest && tx_add_request(tx, s->key, s->body_digest, s->row.id, now)) ||
+        tx_event(tx, now, 0, "intent serial=%s profile=%s name=%s operator=%s tbs=%s", serial,
+                 s->profile, s->name, op->id ? op->name : "-", tbs))
+        return store_failed(s);
+    return 0;
+}
+
+/* The decision: may be run again, so it starts from nothing each time. */
+static int decide_intent(struct store_tx *tx, void *arg)
+{
+    struct issuance *s = arg;
+    int64_t now = now_seconds();
+    struct operator_row op = {0};
+    const struct profile *p = profiles_find(s->a->profiles, s->profile);
+    s->err = (struct err){0};
+    s->row = (struct certificate_row){0};
+    s->repeated = 0;
+    sha256(s->row.spki_sha256, buf_view(&s->spki));
+    if (authorise(tx, s, p, &op, now))
+        return -1;
+    if (!p)
+        return err_set(&s->err, ERR_profile_unknown, "there is no profile \"%s\"", s->profile);
+    if (s->req.csr_digest) {
+        if (request_key(s, op.id))
+            return -1;
+        struct certificate_row fresh = s->row;
+        int rc = find_repeated(tx, s, now);
+        if (rc)
+            return rc < 0 ? -1 : 0;
+        s->row = fresh;
+    }
+    if (check_bytes(s, p) || check_conflicts(tx, s, now) || settle_operator(tx, s, now) ||
+        signers_usable(s->a->signers, &s->err) || build(s, p, now))
+        return -1;
+    return record_intent(tx, s, &op, now);
+}
+
+/* ---- the end of a failed one: an orphan ---- */
+
+static int decide_orphan(struct store_tx *tx, void *arg)
+{
+    struct issuance *s = arg;
+    char serial[41];
+    int64_t now = now_seconds();
+    serial_text(serial, &s->row);
+    return tx_set_orphan(tx, s->row.id, now) ||
+                   tx_event(tx, now, 0, "orphan serial=%s name=%s", serial, s->name)
+               ? -1
+               : 0;
+}
+
+static void after_orphan(int durable, void *arg)
+{
+    struct issuance *s = arg;
+    struct issuing *i = s->a->issuing;
+    if (!durable) {
+        TAILQ_INSERT_TAIL(&i->unresolved, s, next);
+        return;
+    }
+    i->count--;
+    s->a->counts.open--;
+    s->a->counts.orphans++;
+    projection_wanted(s->a->projection);
+    publish_wanted(s->a->publishing);
+    issuance_free(s);
+}
+
+/* Answers all with s->err; the intent is resolved as soon as the store takes it. */
+static void fail(struct issuance *s)
+{
+    struct issuing *i = s->a->issuing;
+    log_warn("certificate for %s: %s", s->name, s->err.text);
+    answer_all(s);
+    TAILQ_REMOVE(&i->list, s, next);
+    if (store_submit(s->a->store, decide_orphan, after_orphan, s))
+        TAILQ_INSERT_TAIL(&i->unresolved, s, next);
+}
+
+static void on_again(evutil_socket_t socket, short what, void *arg)
+{
+    (void)socket, (void)what;
+    struct issuing *i = arg;
+    struct issuance *s;
+    while ((s = TAILQ_FIRST(&i->unresolved))) {
+        if (store_submit(i->a->store, decide_orphan, after_orphan, s))
+            return;
+        TAILQ_REMOVE(&i->unresolved, s, next);
+    }
+}
+
+/* ---- the signature, and the certificate ---- */
+
+static int decide_issued(struct store_tx *tx, void *arg)
+{
+    struct issuance *s = arg;
+    char serial[41], hex[65];
+    uint8_t digest[32];
+    int64_t now = now_seconds();
+    sha256(digest, buf_view(&s->der));
+    serial_text(serial, &s->row);
+    hex_encode(hex, (struct bytes){digest, 32});
+    return tx_set_issued(tx, s->row.id, buf_view(&s->der), digest, now) ||
+                   tx_event(tx, now, s->row.id, "issued serial=%s profile=%s name=%s sha256=%s",
+                            serial, s->profile, s->name, hex)
+               ? -1
+               : 0;
+}
+
+static void after_issued(int durable, void *arg)
+{
+    struct issuance *s = arg;
+    struct issuing *i = s->a->issuing;
+    if (!durable) {
+        err_set(&s->err, ERR_storage_unavailable, NULL);
+        fail(s);
+        return;
+    }
+    TAILQ_REMOVE(&i->list, s, next);
+    i->count--;
+    s->a->counts.open--;
+    s->a->counts.issued++;
+    projection_wanted(s->a->projection);
+    answer_all(s);
+    issuance_free(s);
+}
+
+static void ask_for_signature(struct issuance *s);
+
+static void on_signature(void *arg, struct bytes signature, const struct err *err)
+{
+    struct issuance *s = arg;
+    if (signature.len == 0) {
+        s->err = *err;
+        fail(s);
+        return;
+    }
+    if (certificate_assemble(&s->der, s->a->issuer, buf_view(&s->tbs), signature, &s->err)) {
+        signers_distrust(s->a->signers, s->err.text);
+        s->der.len = 0;
+        if (++s->tries < SIGNATURE_TRIES) {
+            ask_for_signature(s);
+            return;
+        }
+        err_set(&s->err, ERR_token_unavailable, "the token's signature did not verify");
+        fail(s);
+        return;
+    }
+    s->err = (struct err){0};
+    if (store_submit(s->a->store, decide_issued, after_issued, s)) {
+        err_set(&s->err, ERR_internal, "no memory");
+        fail(s);
+    }
+}
+
+static void ask_for_signature(struct issuance *s)
+{
+    uint8_t digest[DIGEST_MAX];
+    size_t len = sign_digest(issuer_alg(s->a->issuer), buf_view(&s->tbs), digest);
+    if (signers_sign(s->a->signers, SIGN_FOR_CERTIFICATE, (struct bytes){digest, len},
+                     on_signature, s)) {
+        err_set(&s->err, ERR_internal, "no memory");
+        fail(s);
+    }
+}
+
+/* The same request came again: its answer is there, or it waits with the first. */
+static void follow(struct issuance *s)
+{
+    struct issuance *first;
+    if (s->row.state == STATE_ISSUED) {
+        answer(s, s);
+        issuance_free(s);
+        return;
+    }
+    TAILQ_FOREACH (first, &s->a->issuing->list, next)
+        if (first->row.id == s->row.id) {
+            TAILQ_INSERT_TAIL(&first->followers, s, next);
+            return;
+        }
+    /* its intent is being made an orphan; the next try gets a new serial */
+    err_set(&s->err, ERR_busy, NULL);
+    answer(s, s);
+    issuance_free(s);
+}
+
+static void after_intent(int durable, void *arg)
+{
+    struct issuance *s = arg;
+    if (!durable) {
+        if (s->err.code == ERR_none)
+            err_set(&s->err, ERR_storage_unavailable, NULL);
+        answer(s, s);
+        issuance_free(s);
+        return;
+    }
+    if (s->repeated) {
+        follow(s);
+        return;
+    }
+    TAILQ_INSERT_TAIL(&s->a->issuing->list, s, next);
+    s->a->issuing->count++;
+    s->a->counts.open++;
+    ask_for_signature(s);
+}
+
+void issue(struct authority *a, const struct issue_request *req, issue_done done, void *arg)
+{
+    struct issuance *s = issuance_new(a, req, done, arg);
+    if (store_submit(a->store, decide_intent, after_intent, s))
+        fatal("no memory for an issuance");
+}
+
+/* ---- start and end ---- */
+
+struct issuing *issuing_new(struct authority *a)
+{
+    struct issuing *i = calloc(1, sizeof *i);
+    struct timeval second = {1, 0};
+    if (!i || !(i->again = event_new(a->base, -1, EV_PERSIST, on_again, i)) ||
+        event_add(i->again, &second))
+        fatal("no memory");
+    i->a = a;
+    TAILQ_INIT(&i->list);
+    TAILQ_INIT(&i->unresolved);
+    return i;
+}
+
+size_t issuing_open(const struct issuing *i)
+{
+    return i->count;
+}
+
+void issuing_free(struct issuing *i)
+{
+    if (!i)
+        return;
+    event_free(i->again);
+    free(i);
+}
+
+struct resolving {
+    int count;
+};
+
+static int decide_resolve(struct store_tx *tx, void *arg)
+{
+    struct resolving *r = arg;
+    struct certificate_row row;
+    int rc;
+    r->count = 0;
+    while ((rc = tx_open_intent(tx, &row)) == 0) {
+        char serial[41];
+        serial_text(serial, &row);
+        int64_t now = now_seconds();
+        if (tx_set_orphan(tx, row.id, now) ||
+            tx_event(tx, now, 0, "orphan serial=%s name=%s", serial, row.name))
+            return -1;
+        r->count++;
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+static void after_resolve(int durable, void *arg)
+{
+    struct resolving *r = arg;
+    if (!durable)
+        r->count = -1;
+}
+
+int issue_resolve_open(struct authority *a, struct err *err)
+{
+    struct resolving r = {0};
+    if (store_submit(a->store, decide_resolve, after_resolve, &r))
+        return err_set(err, ERR_internal, "no memory");
+    store_commit(a->store);
+    if (r.count < 0)
+        return err_set(err, ERR_storage_unavailable, "cannot resolve open intents: %s",
+                       store_problem(a->store) ? store_problem(a->store) : "refused");
+    return r.count;
+}

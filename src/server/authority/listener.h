@@ -1,0 +1,19 @@
+/* The TLS listener's own certificate: issued by the intermediate like any other (profile server,
+ * seven days, the configured names), renewed at half its life, kept in STATE with its key. */
+#ifndef SIGNET_LISTENER_H
+#define SIGNET_LISTENER_H
+
+#include "server/authority/authority.h"
+
+struct listener; /* opaque */
+
+/* Loads STATE/listener.pem and listener-key.pem; what is missing, does not match or is past half
+ * its life is made anew as soon as a signer is ready. */
+struct listener *listener_new(struct authority *a);
+void listener_free(struct listener *l);
+
+/* PEM views; empty while there is none that is valid. The certificate has the chain behind it. */
+struct bytes listener_certificate(const struct listener *l);
+struct bytes listener_key(const struct listener *l);
+
+#endif

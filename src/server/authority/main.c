@@ -1,0 +1,319 @@
+/* signet-authority: the one process that decides.
+ *
+ * It holds policy, profiles, serials, the store and the journal, in its state directory. Fronts
+ * (requests, already typed and bounded), signers (signatures), publishers (CRLs) and the supervisor
+ * speak to it over sockets they were born with; signetctl over STATE/admin.sock. It never sees a
+ * byte of HTTP, JSON or TLS from outside, never the PIN, and never a CA's private key.
+ *
+ * One loop: every pass handles what has come, then commits all of it at once.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509_vfy.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "common/log.h"
+#include "server/authority/admin.h"
+#include "server/authority/authority.h"
+#include "server/authority/fronts.h"
+#include "server/authority/issue.h"
+#include "server/authority/listener.h"
+#include "server/authority/projection.h"
+#include "server/authority/publish.h"
+#include "server/authority/signers.h"
+
+#define FD_SUPERVISOR 3
+#define FD_CONFIG 4
+#define PEM_MAX (64 * 1024)
+
+/* ---- the CA's certificates ---- */
+
+static STACK_OF(X509) *read_chain(struct bytes pem)
+{
+    STACK_OF(X509) *chain = sk_X509_new_null();
+    BIO *in = BIO_new_mem_buf(pem.data, (int)pem.len);
+    X509 *x;
+    while (chain && in && (x = PEM_read_bio_X509(in, NULL, NULL, NULL)))
+        if (!sk_X509_push(chain, x))
+            X509_free(x);
+    ERR_clear_error();
+    BIO_free(in);
+    return chain;
+}
+
+/* The chain must lead from this issuer to a root that ends the file: what it serves to others it
+ * has checked itself. */
+static int check_chain(struct authority *a, STACK_OF(X509) *chain, struct err *err)
+{
+    const char *path = a->config->chain;
+    X509 *own = issuer_certificate(a->issuer);
+    int n = sk_X509_num(chain);
+    if (n < 2 || X509_cmp(sk_X509_value(chain, 0), own) != 0)
+        return err_set(err, ERR_field_value,
+                       "%s must hold the intermediate of %s first, then the root", path,
+                       a->config->certificate);
+    X509_STORE *roots = X509_STORE_new();
+    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+    int ok = roots && ctx && X509_STORE_add_cert(roots, sk_X509_value(chain, n - 1)) &&
+             X509_STORE_CTX_init(ctx, roots, own, chain) && X509_verify_cert(ctx) == 1;
+    if (!ok)
+        err_set(err, ERR_field_value, "%s does not verify the intermediate %s: %s", path,
+                a->config->certificate,
+                ctx ? X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx)) : "no memory");
+    X509_STORE_CTX_free(ctx);
+    X509_STORE_free(roots);
+    ERR_clear_error();
+    return ok ? 0 : -1;
+}
+
+static int keep_root(struct authority *a, X509 *root, struct err *err)
+{
+    unsigned char *der = NULL;
+    int n = i2d_X509(root, &der);
+    int rc = n > 0 ? buf_add(&a->root, der, (size_t)n) : -1;
+    OPENSSL_free(der);
+    return rc ? err_set(err, ERR_internal, "no memory") : 0;
+}
+
+static int load_issuer(struct authority *a, struct err *err)
+{
+    struct buf pem;
+    if (file_read(&pem, a->config->certificate, PEM_MAX, err))
+        return err_prefix(err, "the intermediate's certificate");
+    int rc = issuer_from_pem(&a->issuer, buf_view(&pem), err);
+    buf_free(&pem);
+    if (rc)
+        return err_prefix(err, "%s", a->config->certificate);
+    if (file_read(&a->chain, a->config->chain, PEM_MAX, err))
+        return err_prefix(err, "the chain");
+    STACK_OF(X509) *chain = read_chain(buf_view(&a->chain));
+    if (!chain)
+        return err_set(err, ERR_internal, "no memory");
+    rc = check_chain(a, chain, err) ||
+         keep_root(a, sk_X509_value(chain, sk_X509_num(chain) - 1), err);
+    sk_X509_pop_free(chain, X509_free);
+    return rc ? -1 : 0;
+}
+
+/* ---- the store ---- */
+
+struct first_round {
+    struct authority *a;
+    int rc;
+};
+
+static int decide_first(struct store_tx *tx, void *arg)
+{
+    struct first_round *f = arg;
+    struct authority *a = f->a;
+    uint8_t name[32];
+    sha256(name, issuer_name_der(a->issuer));
+    return tx_issuer(tx, issuer_certificate_der(a->issuer), name, issuer_spki_sha256(a->issuer),
+                     issuer_not_after(a->issuer), now_seconds(), &a->issuer_id) ||
+                   tx_counts(tx, &a->counts)
+               ? -1
+               : 0;
+}
+
+static void after_first(int durable, void *arg)
+{
+    struct first_round *f = arg;
+    f->rc = durable ? 0 : -1;
+}
+
+static int open_store(struct authority *a, struct err *err)
+{
+    if (store_open(&a->store, a->config->state, err))
+        return -1;
+    int orphans = issue_resolve_open(a, err);
+    if (orphans < 0)
+        return -1;
+    if (orphans)
+        log_warn("%d intents were open when signetd ended last; they are on the CRL as orphans",
+                 orphans);
+    struct first_round f = {a, -1};
+    if (store_submit(a->store, decide_first, after_first, &f) == 0)
+        store_commit(a->store);
+    if (f.rc)
+        return err_set(err, ERR_storage_unavailable, "%s",
+                       store_problem(a->store) ? store_problem(a->store) : "no memory");
+    return orphans;
+}
+
+/* ---- the supervisor ---- */
+
+static int add_peer(struct authority *a, const struct msg_peer *m, int socket)
+{
+    switch (m->role) {
+    case PROC_FRONT:
+        fronts_add(a->fronts, m->number, socket);
+        return 0;
+    case PROC_SIGNER:
+        signers_add(a->signers, m->number, socket);
+        return 0;
+    case PROC_PUBLISHER:
+        publish_add(a->publishing, socket);
+        return 0;
+    default:
+        close(socket);
+        return -1;
+    }
+}
+
+static int on_message(struct channel *c, const struct msg *m, void *arg)
+{
+    (void)c;
+    struct authority *a = arg;
+    union {
+        struct msg_peer peer;
+        struct msg_token_state state;
+    } body;
+    if ((m->type == MSG_peer) != (m->fd >= 0) || msg_decode(&body, m->type, m->fields))
+        return -1;
+    if (m->type == MSG_peer)
+        return add_peer(a, &body.peer, m->fd);
+    a->token_fault = body.state.fault;
+    snprintf(a->token_detail, sizeof a->token_detail, "%s", body.state.detail);
+    return 0;
+}
+
+static void on_supervisor_end(struct channel *c, const char *why, void *arg)
+{
+    (void)c, (void)arg;
+    fatal("the supervisor is gone%s%s", why ? ": " : "", why ? why : "");
+}
+
+static void on_term(evutil_socket_t signal_number, short what, void *arg)
+{
+    (void)signal_number, (void)what;
+    struct authority *a = arg;
+    a->stopping = 1;
+}
+
+/* ---- the whole ---- */
+
+/* Everything that can be wrong with configuration and CA files, without touching state or token. */
+static int load(struct authority *a, struct err *err)
+{
+    return config_from_fd(&a->config, FD_CONFIG, err) || load_issuer(a, err) ||
+                   profiles_load(&a->profiles, a->config->conf, a->issuer, a->config->public_url,
+                                 err)
+               ? -1
+               : 0;
+}
+
+static int set_up(struct authority *a, struct err *err)
+{
+    int orphans = open_store(a, err);
+    if (orphans < 0)
+        return -1;
+    a->signers = signers_new(a);
+    a->issuing = issuing_new(a);
+    a->fronts = fronts_new(a);
+    if (projection_open(&a->projection, a, err) || publishing_open(&a->publishing, a, err) ||
+        admin_open(&a->admin, a, err))
+        return -1;
+    a->listener = listener_new(a);
+    if (orphans)
+        publish_wanted(a->publishing);
+    return 0;
+}
+
+/* Until nothing is open any more: a request that was taken is answered. */
+static int is_finished(const struct authority *a)
+{
+    return a->stopping && issuing_open(a->issuing) == 0 && !store_waiting(a->store);
+}
+
+static void run(struct authority *a)
+{
+    static const struct channel_handlers handlers = {on_message, on_supervisor_end};
+    struct msg_ready ready = {.detail = "authority"};
+    struct err err;
+    struct event *term = evsignal_new(a->base, SIGTERM, on_term, a);
+    a->supervisor =
+        channel_new(a->base, FD_SUPERVISOR, PROC_AUTHORITY, PROC_SUPERVISOR, &handlers, a);
+    if (!term || evsignal_add(term, NULL) || !a->supervisor ||
+        channel_send(a->supervisor, MSG_ready, 0, &ready, -1))
+        fatal("no memory");
+    while (!is_finished(a)) {
+        event_base_loop(a->base, store_waiting(a->store) ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+        store_commit(a->store);
+    }
+    if (projection_flush(a->projection, &err))
+        log_error("%s; it is completed at the next start", err.text);
+    store_commit(a->store);
+    event_free(term);
+}
+
+static void tear_down(struct authority *a)
+{
+    a->stopping = 1;
+    admin_close(a->admin);
+    listener_free(a->listener);
+    publishing_close(a->publishing);
+    fronts_free(a->fronts);
+    signers_free(a->signers);
+    projection_close(a->projection);
+    issuing_free(a->issuing);
+    channel_free(a->supervisor);
+    store_close(a->store);
+    profiles_free(a->profiles);
+    issuer_free(a->issuer);
+    buf_free(&a->chain);
+    buf_free(&a->root);
+    config_free(a->config);
+    event_base_free(a->base);
+}
+
+static int fail_start(const struct err *err)
+{
+    struct msg_failed m = {.fault = 0, .detail = err->text};
+    if (msg_send_wait(FD_SUPERVISOR, MSG_failed, 0, &m, -1))
+        log_error("%s", err->text);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"check", no_argument, NULL, 'c'}, {0}};
+    struct authority a = {0};
+    struct err err;
+    int check = 0, option;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option != 'c')
+            return 2;
+        check = 1;
+    }
+    log_open("signet-authority", LOG_INFO);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_DUMPABLE, 0);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    umask(022);
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+    if (load(&a, &err))
+        return fail_start(&err);
+    if (check)
+        return 0;
+    a.started_at = now_seconds();
+    a.base = event_base_new();
+    if (!a.base)
+        fatal("no memory");
+    if (set_up(&a, &err))
+        return fail_start(&err);
+    run(&a);
+    tear_down(&a);
+    return 0;
+}

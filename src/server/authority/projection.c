@@ -1,0 +1,331 @@
+#include "server/authority/projection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "common/log.h"
+#include "pki/certificate.h"
+
+#define LINE_MAX_BYTES 2048
+
+struct projection {
+    struct authority *a;
+    int journal, certs; /* the file; the folder */
+    uint64_t written;   /* the last sequence in the journal and the files */
+    uint64_t recorded;  /* the last one that meta.projected says is on disk */
+    struct event *timer;
+    int scheduled;
+    char problem[512];
+};
+
+/* Events between two syncs while catching up. */
+#define BATCH 1000
+
+static int io_failed(const char *doing, struct err *err)
+{
+    return err_set(err, ERR_storage_unavailable, "%s: %s", doing, strerror(errno));
+}
+
+/* ---- writing ---- */
+
+/* certs/4f/a0/<serial>.pem; folders are made when they are missing. */
+static int open_certificate(struct projection *p, const char *serial, struct err *err)
+{
+    char path[80], first[8], second[16];
+    snprintf(first, sizeof first, "%.2s", serial);
+    snprintf(second, sizeof second, "%.2s/%.2s", serial, serial + 2);
+    snprintf(path, sizeof path, "%s/%s.pem", second, serial);
+    int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+    int fd = openat(p->certs, path, flags, 0644);
+    if (fd < 0 && errno == ENOENT) {
+        if ((mkdirat(p->certs, first, 0755) && errno != EEXIST) ||
+            (mkdirat(p->certs, second, 0755) && errno != EEXIST))
+            return io_failed("certs: cannot make a folder", err);
+        fd = openat(p->certs, path, flags, 0644);
+    }
+    return fd < 0 ? io_failed("certs: cannot make a file", err) : fd;
+}
+
+static int write_certificate(struct projection *p, const struct certificate_row *row,
+                             struct err *err)
+{
+    char serial[41];
+    hex_encode(serial, (struct bytes){row->serial, row->serial_len});
+    char *pem = certificate_pem(row->der);
+    if (!pem)
+        return err_set(err, ERR_internal, "no memory");
+    int fd = open_certificate(p, serial, err), rc = fd < 0 ? -1 : 0;
+    size_t len = strlen(pem);
+    if (rc == 0 && write(fd, pem, len) != (ssize_t)len)
+        rc = io_failed("certs: cannot write a certificate", err);
+    if (fd >= 0)
+        close(fd);
+    free(pem);
+    return rc;
+}
+
+/* A batch of events out of the store, in one snapshot. */
+struct batch {
+    struct projection *p;
+    struct err err;
+    struct buf lines;
+    uint64_t last;
+    int count;
+};
+
+static int read_batch(struct store_tx *tx, void *arg)
+{
+    struct batch *b = arg;
+    struct event_row e;
+    int rc;
+    while (b->count < BATCH && (rc = tx_event_after(tx, b->last, &e)) == 0) {
+        struct certificate_row row;
+        int64_t certificate = e.certificate;
+        b->last = e.seq;
+        b->count++;
+        if (buf_add(&b->lines, e.line, strlen(e.line)) || buf_add(&b->lines, "\n", 1))
+            return err_set(&b->err, ERR_internal, "no memory");
+        if (certificate && (tx_certificate_by_id(tx, certificate, &row) ||
+                            write_certificate(b->p, &row, &b->err)))
+            return -1;
+    }
+    return b->count < BATCH && rc < 0 ? -1 : 0;
+}
+
+/* A line half written (a full disk) must not stay before the next one. */
+static int append(struct projection *p, struct bytes lines, struct err *err)
+{
+    off_t end = lseek(p->journal, 0, SEEK_END);
+    if (end < 0)
+        return io_failed("journal.log", err);
+    if (write(p->journal, lines.data, lines.len) == (ssize_t)lines.len)
+        return 0;
+    io_failed("journal.log: cannot write", err);
+    if (ftruncate(p->journal, end))
+        fatal("journal.log: a partial line cannot be taken back: %s", strerror(errno));
+    return -1;
+}
+
+/* Up to BATCH events; *more says whether there may be others. */
+static int write_batch(struct projection *p, int *more, struct err *err)
+{
+    struct batch b = {.p = p, .last = p->written};
+    err_set(&b.err, ERR_storage_unavailable, "the store cannot be read");
+    int rc = store_read(p->a->store, read_batch, &b);
+    if (rc == 0 && b.count)
+        rc = append(p, buf_view(&b.lines), &b.err);
+    if (rc == 0)
+        p->written = b.last;
+    else
+        *err = b.err;
+    *more = b.count == BATCH;
+    buf_free(&b.lines);
+    return rc;
+}
+
+static int record(struct store_tx *tx, void *arg)
+{
+    struct projection *p = arg;
+    return tx_set_meta(tx, "projected", (int64_t)p->recorded);
+}
+
+static void recorded(int durable, void *arg)
+{
+    (void)arg;
+    if (!durable)
+        log_warn("the store did not take how far the files are; they are written again at start");
+}
+
+/* A sync that failed is not tried again: what is on the disk then, nobody knows. */
+static int sync_all(struct projection *p)
+{
+    if (p->written == p->recorded)
+        return 0;
+    if (fdatasync(p->journal) || syncfs(p->certs))
+        fatal("journal.log or certs: a sync failed: %s", strerror(errno));
+    p->recorded = p->written;
+    return store_submit(p->a->store, record, recorded, p);
+}
+
+int projection_flush(struct projection *p, struct err *err)
+{
+    int more = 1;
+    while (more)
+        if (write_batch(p, &more, err))
+            return -1;
+    return sync_all(p) ? err_set(err, ERR_internal, "no memory") : 0;
+}
+
+static void on_timer(evutil_socket_t socket, short what, void *arg)
+{
+    (void)socket, (void)what;
+    struct projection *p = arg;
+    struct err err;
+    p->scheduled = 0;
+    if (projection_flush(p, &err)) {
+        if (!p->problem[0])
+            log_error("%s; it is tried again", err.text);
+        snprintf(p->problem, sizeof p->problem, "%s", err.text);
+        projection_wanted(p);
+        return;
+    }
+    if (p->problem[0])
+        log_info("journal and files are complete again");
+    p->problem[0] = '\0';
+}
+
+void projection_wanted(struct projection *p)
+{
+    struct timeval quarter = {0, 250000};
+    if (p->scheduled)
+        return;
+    p->scheduled = 1;
+    evtimer_add(p->timer, &quarter);
+}
+
+const char *projection_problem(const struct projection *p)
+{
+    return p->problem[0] ? p->problem : NULL;
+}
+
+/* ---- opening ---- */
+
+/* The last whole line of the journal into line ("" when empty); a partial one behind it, from a
+ * crash, is cut off. */
+static int last_line(struct projection *p, char line[LINE_MAX_BYTES], struct err *err)
+{
+    char tail[2 * LINE_MAX_BYTES + 1];
+    off_t size = lseek(p->journal, 0, SEEK_END);
+    off_t from = size > 2 * LINE_MAX_BYTES ? size - 2 * LINE_MAX_BYTES : 0;
+    ssize_t n = size < 0 ? -1 : pread(p->journal, tail, 2 * LINE_MAX_BYTES, from);
+    if (n < 0)
+        return io_failed("journal.log: cannot read", err);
+    tail[n] = '\0';
+    char *end = strrchr(tail, '\n');
+    off_t whole = end ? from + (end - tail) + 1 : from == 0 ? 0 : size;
+    if (whole < size && ftruncate(p->journal, whole))
+        return io_failed("journal.log: cannot cut a partial line", err);
+    line[0] = '\0';
+    if (!end)
+        return 0;
+    *end = '\0';
+    char *start = strrchr(tail, '\n');
+    snprintf(line, LINE_MAX_BYTES, "%s", start ? start + 1 : tail);
+    return 0;
+}
+
+struct position {
+    const char *line; /* of the file */
+    uint64_t seq;
+    int64_t projected;
+    int same;
+};
+
+static int read_position(struct store_tx *tx, void *arg)
+{
+    struct position *at = arg;
+    struct event_row e;
+    at->projected = 0;
+    if (tx_meta(tx, "projected", &at->projected) < 0)
+        return -1;
+    at->same = at->seq == 0;
+    if (at->seq == 0)
+        return 0;
+    int rc = tx_event_after(tx, at->seq - 1, &e);
+    at->same = rc == 0 && e.seq == at->seq && strcmp(e.line, at->line) == 0;
+    return rc < 0 ? -1 : 0;
+}
+
+/* Where the file ends must be where the store was. */
+static int find_position(struct projection *p, struct err *err)
+{
+    char line[LINE_MAX_BYTES];
+    if (last_line(p, line, err))
+        return -1;
+    struct position at = {.line = line, .seq = strtoull(line, NULL, 10)};
+    if (store_read(p->a->store, read_position, &at))
+        return err_set(err, ERR_storage_unavailable, "the store cannot be read");
+    if (!at.same || (line[0] && at.seq == 0))
+        return err_set(err, ERR_storage_unavailable,
+                       "%s/journal.log: its last line is not what the store has; it was edited, or "
+                       "belongs to another store: restore both from one backup",
+                       p->a->config->state);
+    if ((int64_t)at.seq < at.projected)
+        return err_set(err, ERR_storage_unavailable,
+                       "%s/journal.log ends at event %llu, but %lld were written: it was cut; "
+                       "restore it from a backup",
+                       p->a->config->state, (unsigned long long)at.seq, (long long)at.projected);
+    p->written = p->recorded = (uint64_t)at.projected;
+    return 0;
+}
+
+/* What was written but not known to be on disk is written again; journal lines only once. */
+static int catch_up(struct projection *p, struct err *err)
+{
+    char line[LINE_MAX_BYTES];
+    if (last_line(p, line, err))
+        return -1;
+    uint64_t in_file = strtoull(line, NULL, 10);
+    struct batch b = {.p = p, .last = p->written};
+    err_set(&b.err, ERR_storage_unavailable, "the store cannot be read");
+    while (b.last < in_file) {
+        b.count = 0;
+        b.lines.len = 0;
+        if (store_read(p->a->store, read_batch, &b)) {
+            *err = b.err;
+            buf_free(&b.lines);
+            return -1;
+        }
+        if (b.count == 0)
+            break;
+    }
+    buf_free(&b.lines);
+    p->written = in_file > p->written ? in_file : p->written;
+    return projection_flush(p, err);
+}
+
+int projection_open(struct projection **out, struct authority *a, struct err *err)
+{
+    struct projection *p = calloc(1, sizeof *p);
+    char path[PATH_MAX];
+    if (!p || !(p->timer = evtimer_new(a->base, on_timer, p)))
+        fatal("no memory");
+    p->a = a;
+    p->journal = p->certs = -1;
+    snprintf(path, sizeof path, "%s/certs", a->config->state);
+    if (file_make_dir(path, 0755, err))
+        goto fail;
+    p->certs = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    snprintf(path, sizeof path, "%s/journal.log", a->config->state);
+    p->journal = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (p->certs < 0 || p->journal < 0) {
+        io_failed(path, err);
+        goto fail;
+    }
+    if (find_position(p, err) || catch_up(p, err))
+        goto fail;
+    *out = p;
+    return 0;
+fail:
+    projection_close(p);
+    return -1;
+}
+
+void projection_close(struct projection *p)
+{
+    if (!p)
+        return;
+    event_free(p->timer);
+    if (p->journal >= 0)
+        close(p->journal);
+    if (p->certs >= 0)
+        close(p->certs);
+    free(p);
+}

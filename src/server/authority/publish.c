@@ -1,0 +1,353 @@
+#include "server/authority/publish.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "server/authority/fronts.h"
+#include "server/authority/projection.h"
+#include "server/authority/signers.h"
+
+enum phase {
+    IDLE,
+    NUMBERING, /* the number is being committed */
+    CALLING,   /* a publisher was asked for */
+    BUILDING,  /* it works, or waits for the signature */
+    RECORDING  /* the file is in place; the row is being committed */
+};
+
+struct publishing {
+    struct authority *a;
+    enum phase phase;
+    int wanted;
+    int64_t not_before;  /* after a failure: no new try until then */
+    int64_t phase_since;
+    int failures;
+    struct crl_row current, next;
+    int file;
+    struct channel *publisher;
+    struct event *timer;
+    char problem[512];
+};
+
+#define CALL_DEADLINE 30   /* seconds for a publisher to appear */
+#define BUILD_DEADLINE 900 /* for it to be done */
+
+static void enter(struct publishing *p, enum phase phase)
+{
+    p->phase = phase;
+    p->phase_since = now_seconds();
+}
+
+static void give_up(struct publishing *p, const char *why)
+{
+    if (p->publisher) {
+        channel_free(p->publisher);
+        p->publisher = NULL;
+    }
+    enter(p, IDLE);
+    p->wanted = 1;
+    p->failures++;
+    p->not_before = now_seconds() + (p->failures < 6 ? 1 << p->failures : 60);
+    snprintf(p->problem, sizeof p->problem, "the CRL could not be made: %s", why);
+    log_error("%s; it is tried again", p->problem);
+}
+
+/* ---- number ---- */
+
+static int decide_number(struct store_tx *tx, void *arg)
+{
+    struct publishing *p = arg;
+    struct crl_row last;
+    uint8_t hash[32];
+    int rc = tx_last_crl(tx, p->a->issuer_id, 0, 0, &last);
+    if (rc < 0)
+        return -1;
+    int64_t now = now_seconds(), end = issuer_not_after(p->a->issuer);
+    p->next = (struct crl_row){.issuer = p->a->issuer_id, .this_update = now};
+    p->next.number = rc == 0 ? last.number + 1 : 1;
+    p->next.next_update = now + p->a->config->crl_life < end ? now + p->a->config->crl_life : end;
+    if (tx_journal_head(tx, &p->next.journal_seq, hash))
+        return -1;
+    return tx_add_crl(tx, &p->next);
+}
+
+static void after_number(int durable, void *arg)
+{
+    struct publishing *p = arg;
+    struct msg_publisher_wanted m = {0};
+    if (!durable) {
+        give_up(p, "its number could not be stored");
+        return;
+    }
+    p->wanted = 0;
+    enter(p, CALLING);
+    if (channel_send(p->a->supervisor, MSG_publisher_wanted, 0, &m, -1))
+        give_up(p, "the supervisor does not answer");
+}
+
+static void begin(struct publishing *p)
+{
+    struct err err;
+    if (now_seconds() < p->not_before)
+        return;
+    if (signers_usable(p->a->signers, &err)) {
+        snprintf(p->problem, sizeof p->problem, "the CRL waits for the token");
+        return;
+    }
+    enter(p, NUMBERING);
+    if (store_submit(p->a->store, decide_number, after_number, p))
+        give_up(p, "no memory");
+}
+
+/* ---- building ---- */
+
+struct job_facts {
+    struct publishing *p;
+    uint64_t seq;
+    uint8_t hash[32];
+};
+
+static int read_head(struct store_tx *tx, void *arg)
+{
+    struct job_facts *f = arg;
+    return tx_journal_head(tx, &f->seq, f->hash);
+}
+
+/* The anchor is the journal as it is now, not as it was when the number was taken: later is truer,
+ * and the row is corrected with it. */
+static int send_job(struct publishing *p)
+{
+    struct job_facts f = {.p = p};
+    if (store_read(p->a->store, read_head, &f))
+        return -1;
+    p->next.journal_seq = f.seq;
+    struct msg_crl_job m = {
+        .issuer = (uint32_t)p->a->issuer_id,
+        .shard = (uint32_t)p->next.shard,
+        .number = p->next.number,
+        .this_update = p->next.this_update,
+        .next_update = p->next.next_update,
+        /* one CRL beyond its expiry has been issued for what expired before the last one */
+        .expired_before = p->current.number ? p->current.this_update : 0,
+        .journal_seq = f.seq,
+        .journal_hash = {f.hash, 32},
+    };
+    return channel_send(p->publisher, MSG_crl_job, 1, &m, -1);
+}
+
+static void on_signature(void *arg, struct bytes signature, const struct err *err)
+{
+    struct publishing *p = arg;
+    struct msg_crl_signature m = {.signature = signature};
+    if (p->phase != BUILDING || !p->publisher)
+        return; /* given up meanwhile */
+    if (signature.len == 0)
+        give_up(p, err->text);
+    else if (channel_send(p->publisher, MSG_crl_signature, 1, &m, -1))
+        give_up(p, "the publisher does not answer");
+}
+
+static int open_file(struct publishing *p)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/crl.der", p->a->config->state);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -1;
+    if (p->file >= 0)
+        close(p->file);
+    p->file = fd;
+    return 0;
+}
+
+static int decide_published(struct store_tx *tx, void *arg)
+{
+    struct publishing *p = arg;
+    char digest[65];
+    hex_encode(digest, (struct bytes){p->next.sha256, 32});
+    return tx_set_crl_published(tx, &p->next) ||
+                   tx_event(tx, now_seconds(), 0, "crl number=%llu journal=%llu sha256=%s",
+                            (unsigned long long)p->next.number,
+                            (unsigned long long)p->next.journal_seq, digest)
+               ? -1
+               : 0;
+}
+
+static void after_published(int durable, void *arg)
+{
+    struct publishing *p = arg;
+    if (!durable) {
+        give_up(p, "it could not be recorded");
+        return;
+    }
+    enter(p, IDLE);
+    p->failures = 0;
+    p->problem[0] = '\0';
+    p->current = p->next;
+    p->current.published = 1;
+    projection_wanted(p->a->projection);
+    if (open_file(p))
+        give_up(p, strerror(errno));
+    else
+        fronts_send_crl(p->a->fronts);
+}
+
+static int on_done(struct publishing *p, const struct msg_crl_done *m)
+{
+    if (m->sha256.len != 32)
+        return -1;
+    memcpy(p->next.sha256, m->sha256.data, 32);
+    log_info("CRL %llu: %llu entries, %llu bytes", (unsigned long long)p->next.number,
+             (unsigned long long)m->entries, (unsigned long long)m->size);
+    enter(p, RECORDING);
+    if (store_submit(p->a->store, decide_published, after_published, p))
+        give_up(p, "no memory");
+    return 0;
+}
+
+static int on_message(struct channel *c, const struct msg *m, void *arg)
+{
+    (void)c;
+    struct publishing *p = arg;
+    union {
+        struct msg_crl_digest digest;
+        struct msg_crl_done done;
+        struct msg_crl_failed failed;
+    } body;
+    if (p->phase != BUILDING || m->fd >= 0 || msg_decode(&body, m->type, m->fields))
+        return -1;
+    switch (m->type) {
+    case MSG_crl_digest:
+        return signers_sign(p->a->signers, SIGN_FOR_CRL, body.digest.digest, on_signature, p);
+    case MSG_crl_done:
+        return on_done(p, &body.done);
+    case MSG_crl_failed:
+        snprintf(p->problem, sizeof p->problem, "%s", body.failed.why);
+        return 0; /* its end follows */
+    default:
+        return -1;
+    }
+}
+
+static void on_end(struct channel *c, const char *why, void *arg)
+{
+    struct publishing *p = arg;
+    p->publisher = NULL;
+    channel_free(c);
+    if (p->phase != BUILDING)
+        return;
+    char reason[512];
+    snprintf(reason, sizeof reason, "%s",
+             why ? why : p->problem[0] ? p->problem : "the publisher ended");
+    give_up(p, reason);
+}
+
+void publish_add(struct publishing *p, int socket)
+{
+    static const struct channel_handlers handlers = {on_message, on_end};
+    if (p->phase != CALLING || p->publisher) {
+        close(socket); /* come too late; it ends by itself */
+        return;
+    }
+    p->publisher =
+        channel_new(p->a->base, socket, PROC_AUTHORITY, PROC_PUBLISHER, &handlers, p);
+    if (!p->publisher) {
+        close(socket);
+        give_up(p, "no memory");
+        return;
+    }
+    p->problem[0] = '\0';
+    enter(p, BUILDING);
+    if (send_job(p))
+        give_up(p, "the publisher does not answer");
+}
+
+/* ---- when ---- */
+
+/* Half of its life is over. */
+static int is_due(const struct publishing *p)
+{
+    const struct crl_row *c = &p->current;
+    int64_t now = now_seconds();
+    return c->number == 0 || now >= c->this_update + (c->next_update - c->this_update) / 2;
+}
+
+static void on_timer(evutil_socket_t socket, short what, void *arg)
+{
+    (void)socket, (void)what;
+    struct publishing *p = arg;
+    int64_t in_phase = now_seconds() - p->phase_since;
+    if (p->a->stopping)
+        return;
+    if (p->phase == IDLE && (p->wanted || is_due(p)))
+        begin(p);
+    else if (p->phase == CALLING && in_phase > CALL_DEADLINE)
+        give_up(p, "no publisher was started");
+    else if (p->phase == BUILDING && in_phase > BUILD_DEADLINE)
+        give_up(p, "the publisher took too long");
+}
+
+void publish_wanted(struct publishing *p)
+{
+    p->wanted = 1;
+}
+
+const struct crl_row *publish_current(const struct publishing *p)
+{
+    return &p->current;
+}
+
+int publish_file(const struct publishing *p)
+{
+    return p->file;
+}
+
+const char *publish_problem(const struct publishing *p)
+{
+    static const char late[] = "the CRL is past its nextUpdate; no new one could be made";
+    if (p->current.number && now_seconds() >= p->current.next_update)
+        return late;
+    return p->problem[0] ? p->problem : NULL;
+}
+
+static int read_last(struct store_tx *tx, void *arg)
+{
+    struct publishing *p = arg;
+    return tx_last_crl(tx, p->a->issuer_id, 0, 1, &p->current) < 0 ? -1 : 0;
+}
+
+int publishing_open(struct publishing **out, struct authority *a, struct err *err)
+{
+    struct publishing *p = calloc(1, sizeof *p);
+    struct timeval often = {0, 200000};
+    if (!p || !(p->timer = event_new(a->base, -1, EV_PERSIST, on_timer, p)) ||
+        event_add(p->timer, &often))
+        fatal("no memory");
+    p->a = a;
+    p->file = -1;
+    if (store_read(a->store, read_last, p)) {
+        publishing_close(p);
+        return err_set(err, ERR_storage_unavailable, "the store cannot be read");
+    }
+    if (p->current.number && open_file(p))
+        p->wanted = 1; /* the file was lost: the next number takes its place */
+    *out = p;
+    return 0;
+}
+
+void publishing_close(struct publishing *p)
+{
+    if (!p)
+        return;
+    channel_free(p->publisher);
+    event_free(p->timer);
+    if (p->file >= 0)
+        close(p->file);
+    free(p);
+}

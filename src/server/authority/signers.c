@@ -1,0 +1,381 @@
+#include "server/authority/signers.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "common/log.h"
+#include "hsm/token.h"
+
+struct job {
+    TAILQ_ENTRY(job) next;
+    uint64_t id;
+    uint8_t digest[DIGEST_MAX];
+    size_t digest_len;
+    enum sign_priority priority;
+    int tries;
+    int64_t asked_at; /* monotonic, ms */
+    signed_fn done;
+    void *arg;
+};
+TAILQ_HEAD(jobs, job);
+
+struct signer {
+    LIST_ENTRY(signer) next;
+    struct signers *all;
+    unsigned number;
+    struct channel *channel;
+    struct jobs jobs; /* in the order sent: the first is the one it works on */
+    size_t count;
+    int64_t began_at; /* when it began the first */
+    int ready, ended;
+};
+
+struct signers {
+    struct authority *a;
+    LIST_HEAD(, signer) list;
+    struct jobs waiting[SIGN_PRIORITIES];
+    size_t waiting_count;
+    struct event *watch;
+    uint64_t next_id;
+    unsigned last_answered; /* the signer whose signature is being looked at */
+    char custody[512], token[256];
+};
+
+#define MAX_TRIES 2
+
+static int64_t monotonic_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void job_end(struct job *j, struct bytes signature, const struct err *err)
+{
+    j->done(j->arg, signature, err);
+    free(j);
+}
+
+static void job_fail(struct job *j, const char *why)
+{
+    struct err err;
+    err_set(&err, ERR_token_unavailable, "%s", why);
+    job_end(j, (struct bytes){0}, &err);
+}
+
+static int send_job(struct signer *s, struct job *j)
+{
+    struct msg_sign m = {.key = 1,
+                         .alg = (uint8_t)issuer_alg(s->all->a->issuer),
+                         .digest = {j->digest, j->digest_len}};
+    if (channel_send(s->channel, MSG_sign, j->id, &m, -1))
+        return -1;
+    if (s->count++ == 0)
+        s->began_at = monotonic_ms();
+    TAILQ_INSERT_TAIL(&s->jobs, j, next);
+    return 0;
+}
+
+static struct signer *least_busy(struct signers *all)
+{
+    struct signer *s, *best = NULL;
+    LIST_FOREACH (s, &all->list, next)
+        if (s->ready && !s->ended && s->count < SIGNER_DEPTH && (!best || s->count < best->count))
+            best = s;
+    return best;
+}
+
+static struct job *next_job(struct signers *all)
+{
+    for (int p = 0; p < SIGN_PRIORITIES; p++) {
+        struct job *j = TAILQ_FIRST(&all->waiting[p]);
+        if (j)
+            return j;
+    }
+    return NULL;
+}
+
+static void dispatch(struct signers *all)
+{
+    struct signer *s;
+    struct job *j;
+    while ((j = next_job(all)) && (s = least_busy(all))) {
+        TAILQ_REMOVE(&all->waiting[j->priority], j, next);
+        all->waiting_count--;
+        if (send_job(s, j)) { /* its end is on the way; the job waits for another */
+            s->ended = 1;
+            TAILQ_INSERT_HEAD(&all->waiting[j->priority], j, next);
+            all->waiting_count++;
+        }
+    }
+}
+
+static void retry_or_fail(struct signers *all, struct job *j, const char *why)
+{
+    if (++j->tries >= MAX_TRIES) {
+        job_fail(j, why);
+        return;
+    }
+    TAILQ_INSERT_HEAD(&all->waiting[j->priority], j, next);
+    all->waiting_count++;
+}
+
+static void give_back(struct signer *s, const char *why)
+{
+    struct job *j;
+    while ((j = TAILQ_FIRST(&s->jobs))) {
+        TAILQ_REMOVE(&s->jobs, j, next);
+        s->count--;
+        retry_or_fail(s->all, j, why);
+    }
+}
+
+/* Has the supervisor kill it; what it still says is not listened to. */
+static void end_signer(struct signer *s, const char *why)
+{
+    struct msg_peer_end m = {.role = PROC_SIGNER, .number = s->number, .why = why};
+    if (s->ended)
+        return;
+    s->ended = 1;
+    log_warn("signer %u is ended: %s", s->number, why);
+    channel_send(s->all->a->supervisor, MSG_peer_end, 0, &m, -1);
+    give_back(s, why);
+    dispatch(s->all);
+}
+
+static void on_hello(struct signer *s, const struct msg_signer_hello *m)
+{
+    struct signers *all = s->all;
+    s->ready = 1;
+    snprintf(all->token, sizeof all->token, "%s", m->token);
+    unsigned missing = CUSTODY_ALL & ~m->custody;
+    if (missing)
+        snprintf(all->custody, sizeof all->custody, "exception in force (missing bits %#x): %s",
+                 missing, all->a->config->custody_exception);
+    else
+        snprintf(all->custody, sizeof all->custody, "complete, as the module claims");
+    log_info("signer %u is ready: %s", s->number, m->token);
+    dispatch(all);
+}
+
+static struct job *take_job(struct signer *s, uint64_t id)
+{
+    struct job *j = TAILQ_FIRST(&s->jobs);
+    if (!j || j->id != id)
+        return NULL; /* signers answer in order; anything else is a broken one */
+    TAILQ_REMOVE(&s->jobs, j, next);
+    s->count--;
+    s->began_at = monotonic_ms();
+    return j;
+}
+
+static int on_signed(struct signer *s, uint64_t id, const struct msg_signed *m)
+{
+    struct job *j = take_job(s, id);
+    if (!j)
+        return -1;
+    struct signers *all = s->all;
+    all->last_answered = s->number;
+    job_end(j, m->signature, NULL);
+    dispatch(all);
+    return 0;
+}
+
+static int on_failed(struct signer *s, uint64_t id, const struct msg_sign_failed *m)
+{
+    struct job *j = take_job(s, id);
+    if (!j)
+        return -1;
+    if (m->fault == TOKEN_TRANSIENT)
+        log_warn("signer %u: %s", s->number, m->detail);
+    else
+        end_signer(s, m->detail);
+    retry_or_fail(s->all, j, m->detail);
+    dispatch(s->all);
+    return 0;
+}
+
+static int on_message(struct channel *c, const struct msg *m, void *arg)
+{
+    (void)c;
+    struct signer *s = arg;
+    union {
+        struct msg_signer_hello hello;
+        struct msg_signed signature;
+        struct msg_sign_failed failed;
+    } body;
+    if (s->ended)
+        return 0;
+    if (m->fd >= 0 || msg_decode(&body, m->type, m->fields))
+        return -1;
+    switch (m->type) {
+    case MSG_signer_hello:
+        on_hello(s, &body.hello);
+        return 0;
+    case MSG_signed:
+        return on_signed(s, m->id, &body.signature);
+    case MSG_sign_failed:
+        return on_failed(s, m->id, &body.failed);
+    default:
+        return -1;
+    }
+}
+
+static void on_end(struct channel *c, const char *why, void *arg)
+{
+    struct signer *s = arg;
+    struct signers *all = s->all;
+    if (why)
+        end_signer(s, why);
+    LIST_REMOVE(s, next);
+    give_back(s, "the signer process ended");
+    channel_free(c);
+    free(s);
+    dispatch(all);
+}
+
+void signers_add(struct signers *all, unsigned number, int socket)
+{
+    static const struct channel_handlers handlers = {on_message, on_end};
+    struct signer *s = calloc(1, sizeof *s);
+    if (!s)
+        fatal("no memory for a signer");
+    s->all = all;
+    s->number = number;
+    TAILQ_INIT(&s->jobs);
+    s->channel =
+        channel_new(all->a->base, socket, PROC_AUTHORITY, PROC_SIGNER, &handlers, s);
+    if (!s->channel)
+        fatal("no memory for a signer's channel");
+    LIST_INSERT_HEAD(&all->list, s, next);
+}
+
+/* Twice a second: calls past their deadline, and jobs that nobody could take for as long. */
+static void on_watch(evutil_socket_t socket, short what, void *arg)
+{
+    (void)socket, (void)what;
+    struct signers *all = arg;
+    int64_t now = monotonic_ms(), deadline = all->a->config->sign_deadline_ms;
+    struct signer *s, *next;
+    for (s = LIST_FIRST(&all->list); s; s = next) {
+        next = LIST_NEXT(s, next);
+        if (!s->ended && s->count && now - s->began_at > deadline)
+            end_signer(s, "a signature took longer than sign_deadline");
+    }
+    if (signers_ready(all))
+        return;
+    for (int p = 0; p < SIGN_PRIORITIES; p++) {
+        struct job *j;
+        while ((j = TAILQ_FIRST(&all->waiting[p])) && now - j->asked_at > deadline) {
+            TAILQ_REMOVE(&all->waiting[p], j, next);
+            all->waiting_count--;
+            job_fail(j, "no signer is ready; the token is not available");
+        }
+    }
+}
+
+struct signers *signers_new(struct authority *a)
+{
+    struct signers *all = calloc(1, sizeof *all);
+    if (!all)
+        fatal("no memory");
+    all->a = a;
+    LIST_INIT(&all->list);
+    for (int p = 0; p < SIGN_PRIORITIES; p++)
+        TAILQ_INIT(&all->waiting[p]);
+    struct timeval half_second = {0, 500000};
+    all->watch = event_new(a->base, -1, EV_PERSIST, on_watch, all);
+    if (!all->watch || event_add(all->watch, &half_second))
+        fatal("no memory");
+    return all;
+}
+
+void signers_free(struct signers *all)
+{
+    struct signer *s;
+    struct job *j;
+    if (!all)
+        return;
+    while ((s = LIST_FIRST(&all->list))) {
+        LIST_REMOVE(s, next);
+        give_back(s, "signetd is stopping");
+        channel_free(s->channel);
+        free(s);
+    }
+    for (int p = 0; p < SIGN_PRIORITIES; p++)
+        while ((j = TAILQ_FIRST(&all->waiting[p]))) {
+            TAILQ_REMOVE(&all->waiting[p], j, next);
+            free(j);
+        }
+    event_free(all->watch);
+    free(all);
+}
+
+unsigned signers_ready(const struct signers *all)
+{
+    unsigned n = 0;
+    const struct signer *s;
+    LIST_FOREACH (s, &all->list, next)
+        n += s->ready && !s->ended;
+    return n;
+}
+
+size_t signers_waiting(const struct signers *all)
+{
+    size_t n = all->waiting_count;
+    const struct signer *s;
+    LIST_FOREACH (s, &all->list, next)
+        n += s->count;
+    return n;
+}
+
+const char *signers_custody(const struct signers *all)
+{
+    return all->custody;
+}
+
+const char *signers_token(const struct signers *all)
+{
+    return all->token;
+}
+
+int signers_usable(const struct signers *all, struct err *err)
+{
+    if (signers_ready(all))
+        return 0;
+    return err_set(err, ERR_token_unavailable, "the signing token is not available%s%s; try again",
+                   all->a->token_detail[0] ? ": " : "", all->a->token_detail);
+}
+
+int signers_sign(struct signers *all, enum sign_priority priority, struct bytes digest,
+                 signed_fn done, void *arg)
+{
+    struct job *j = calloc(1, sizeof *j);
+    if (!j || digest.len > sizeof j->digest) {
+        free(j);
+        return -1;
+    }
+    memcpy(j->digest, digest.data, digest.len);
+    j->digest_len = digest.len;
+    j->id = ++all->next_id;
+    j->priority = priority;
+    j->asked_at = monotonic_ms();
+    j->done = done;
+    j->arg = arg;
+    TAILQ_INSERT_TAIL(&all->waiting[priority], j, next);
+    all->waiting_count++;
+    dispatch(all);
+    return 0;
+}
+
+void signers_distrust(struct signers *all, const char *why)
+{
+    struct signer *s;
+    LIST_FOREACH (s, &all->list, next)
+        if (s->number == all->last_answered && !s->ended) {
+            end_signer(s, why);
+            return;
+        }
+}
