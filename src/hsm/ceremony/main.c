@@ -53,7 +53,9 @@ static const char usage[] =
     "  --label LABEL    for a certificate that is not the key's own, as the root's\n"
     "  --out FILE       the file to write; an existing one is never overwritten\n"
     "  --json           show as JSON\n"
-    "  --help, --version\n";
+    "  --help, --version\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 it is there already and was left as it is\n";
 
 /* Every option has a letter; a command names those that it needs and those that it takes. */
 static const struct option long_options[] = {
@@ -208,7 +210,7 @@ static const struct command *find_command(int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct options o = {.slot = -1};
-    struct err err;
+    struct err err = {0};
     const struct command *c = find_command(argc, argv);
     read_options(&o, c, argc - 1, argv + 1);
     prctl(PR_SET_DUMPABLE, 0); /* it holds a PIN: no core */
@@ -221,5 +223,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "signet-ceremony: cannot write the output\n");
         failed = 1;
     }
-    _exit(failed ? 1 : 0); /* some modules crash in their exit handlers */
+    /* not exit(): some modules crash in their exit handlers */
+    _exit(!failed ? 0 : err.code == ERR_already_exists ? 3 : 1);
 }
