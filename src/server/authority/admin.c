@@ -38,7 +38,7 @@ struct admin {
     int count;
 };
 
-#define NO_GROUP ((gid_t) - 1)
+#define NO_GROUP ((gid_t)-1)
 
 /* ---- operations ---- */
 
@@ -89,11 +89,11 @@ struct listing {
 static int send_operator(struct store_tx *tx, struct listing *l, const struct operator_row *op)
 {
     struct certificate_row row = {0};
-    struct msg_answer_operator m = {
-        .name = op->name, .roles = op->roles, .state = op->revoked_at ? "revoked" : "no certificate"};
-    int rc = op->revoked_at
-                 ? 1
-                 : tx_operator_certificate(tx, op->id, INT64_MAX, now_seconds(), &row);
+    struct msg_answer_operator m = {.name = op->name,
+                                    .roles = op->roles,
+                                    .state = op->revoked_at ? "revoked" : "no certificate"};
+    int rc =
+        op->revoked_at ? 1 : tx_operator_certificate(tx, op->id, INT64_MAX, now_seconds(), &row);
     if (rc == 0) {
         m.state = "in force";
         m.serial = (struct bytes){row.serial, row.serial_len};

@@ -149,8 +149,7 @@ static int find_repeated(struct store_tx *tx, struct issuance *s, int64_t now)
         return err_set(&s->err, ERR_request_id_reused, NULL);
     if (tx_certificate_by_id(tx, id, &s->row))
         return store_failed(s);
-    if (s->row.state != STATE_INTENT &&
-        (s->row.state != STATE_ISSUED || s->row.not_after <= now)) {
+    if (s->row.state != STATE_INTENT && (s->row.state != STATE_ISSUED || s->row.not_after <= now)) {
         return err_set(&s->err, ERR_result_dead, NULL);
     }
     s->repeated = 1;
@@ -412,8 +411,8 @@ static void ask_for_signature(struct issuance *s)
 {
     uint8_t digest[DIGEST_MAX];
     size_t len = sign_digest(issuer_alg(s->a->issuer), buf_view(&s->tbs), digest);
-    if (signers_sign(s->a->signers, SIGN_FOR_CERTIFICATE, (struct bytes){digest, len},
-                     on_signature, s)) {
+    if (signers_sign(s->a->signers, SIGN_FOR_CERTIFICATE, (struct bytes){digest, len}, on_signature,
+                     s)) {
         err_set(&s->err, ERR_internal, "no memory");
         fail(s);
     }
@@ -428,11 +427,11 @@ static void follow(struct issuance *s)
         issuance_free(s);
         return;
     }
-    TAILQ_FOREACH (first, &s->a->issuing->list, next)
-        if (first->row.id == s->row.id) {
-            TAILQ_INSERT_TAIL(&first->followers, s, next);
-            return;
-        }
+    TAILQ_FOREACH(first, &s->a->issuing->list, next)
+    if (first->row.id == s->row.id) {
+        TAILQ_INSERT_TAIL(&first->followers, s, next);
+        return;
+    }
     /* its intent is being made an orphan; the next try gets a new serial */
     err_set(&s->err, ERR_busy, NULL);
     answer(s, s);

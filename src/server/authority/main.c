@@ -39,7 +39,7 @@
 
 /* ---- the CA's certificates ---- */
 
-static STACK_OF(X509) *read_chain(struct bytes pem)
+static STACK_OF(X509) * read_chain(struct bytes pem)
 {
     STACK_OF(X509) *chain = sk_X509_new_null();
     BIO *in = BIO_new_mem_buf(pem.data, (int)pem.len);
@@ -54,7 +54,7 @@ static STACK_OF(X509) *read_chain(struct bytes pem)
 
 /* The chain must lead from this issuer to a root that ends the file: what it serves to others it
  * has checked itself. */
-static int check_chain(struct authority *a, STACK_OF(X509) *chain, struct err *err)
+static int check_chain(struct authority *a, STACK_OF(X509) * chain, struct err *err)
 {
     const char *path = a->config->chain;
     X509 *own = issuer_certificate(a->issuer);

@@ -92,8 +92,8 @@ static int read_batch(struct store_tx *tx, void *arg)
         b->count++;
         if (buf_add(&b->lines, e.line, strlen(e.line)) || buf_add(&b->lines, "\n", 1))
             return err_set(&b->err, ERR_internal, "no memory");
-        if (certificate && (tx_certificate_by_id(tx, certificate, &row) ||
-                            write_certificate(b->p, &row, &b->err)))
+        if (certificate &&
+            (tx_certificate_by_id(tx, certificate, &row) || write_certificate(b->p, &row, &b->err)))
             return -1;
     }
     return b->count < BATCH && rc < 0 ? -1 : 0;
@@ -217,7 +217,10 @@ static int last_line(struct projection *p, char line[LINE_MAX_BYTES], struct err
         return 0;
     *end = '\0';
     char *start = strrchr(tail, '\n');
-    snprintf(line, LINE_MAX_BYTES, "%s", start ? start + 1 : tail);
+    start = start ? start + 1 : tail;
+    if (end - start >= LINE_MAX_BYTES)
+        return err_set(err, ERR_storage_unavailable, "journal.log: its last line is no journal's");
+    memcpy(line, start, (size_t)(end - start) + 1);
     return 0;
 }
 

@@ -25,7 +25,7 @@ struct publishing {
     struct authority *a;
     enum phase phase;
     int wanted;
-    int64_t not_before;  /* after a failure: no new try until then */
+    int64_t not_before; /* after a failure: no new try until then */
     int64_t phase_since;
     int failures;
     struct crl_row current, next;
@@ -244,7 +244,9 @@ static void on_end(struct channel *c, const char *why, void *arg)
         return;
     char reason[512];
     snprintf(reason, sizeof reason, "%s",
-             why ? why : p->problem[0] ? p->problem : "the publisher ended");
+             why             ? why
+             : p->problem[0] ? p->problem
+                             : "the publisher ended");
     give_up(p, reason);
 }
 
@@ -255,8 +257,7 @@ void publish_add(struct publishing *p, int socket)
         close(socket); /* come too late; it ends by itself */
         return;
     }
-    p->publisher =
-        channel_new(p->a->base, socket, PROC_AUTHORITY, PROC_PUBLISHER, &handlers, p);
+    p->publisher = channel_new(p->a->base, socket, PROC_AUTHORITY, PROC_PUBLISHER, &handlers, p);
     if (!p->publisher) {
         close(socket);
         give_up(p, "no memory");

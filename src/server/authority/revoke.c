@@ -62,8 +62,9 @@ static int check_request_id(struct store_tx *tx, struct revocation *r, int64_t o
     if (rc < 0)
         return store_failed(r);
     if (rc == 0)
-        return memcmp(body, r->body_digest, 32) == 0 ? 0
-                                                     : err_set(&r->err, ERR_request_id_reused, NULL);
+        return memcmp(body, r->body_digest, 32) == 0
+                   ? 0
+                   : err_set(&r->err, ERR_request_id_reused, NULL);
     return tx_add_request(tx, key, r->body_digest, certificate, now) ? store_failed(r) : 0;
 }
 
@@ -119,9 +120,8 @@ static int decide_revoke(struct store_tx *tx, void *arg)
         return err_set(&r->err, ERR_role_refused,
                        "this is an operator's or the server's own certificate; on the server, use "
                        "signetctl operator revoke");
-    return check_request_id(tx, r, op.id, row.id, now) || revoke_row(tx, r, &row, op.name, now)
-               ? -1
-               : 0;
+    return check_request_id(tx, r, op.id, row.id, now) || revoke_row(tx, r, &row, op.name, now) ? -1
+                                                                                                : 0;
 }
 
 /* What every durable change sets off. */
@@ -146,9 +146,8 @@ static void after_revoke(int durable, void *arg)
 {
     struct revocation *r = arg;
     if (durable) {
-        struct msg_answer_revoked m = {.serial = serial_of(r),
-                                       .revoked_at = r->revoked_at,
-                                       .reason = (uint8_t)r->reason};
+        struct msg_answer_revoked m = {
+            .serial = serial_of(r), .revoked_at = r->revoked_at, .reason = (uint8_t)r->reason};
         spread(r);
         question_answer(r->q, MSG_answer_revoked, &m);
     } else {
@@ -188,9 +187,9 @@ static int decide_operator(struct store_tx *tx, void *arg)
     r->changed = 0;
     int rc = tx_operator_by_name(tx, r->name, &op);
     if (rc)
-        return rc < 0 ? store_failed(r)
-                      : err_set(&r->err, ERR_operator_unknown, "there is no operator \"%s\"",
-                                r->name);
+        return rc < 0
+                   ? store_failed(r)
+                   : err_set(&r->err, ERR_operator_unknown, "there is no operator \"%s\"", r->name);
     while ((rc = tx_operator_certificate(tx, op.id, row.id, now, &row)) == 0)
         if (row.state != STATE_INTENT && set_revoked(tx, r, &row, "signetctl", now))
             return -1;

@@ -66,8 +66,7 @@ void status_answer(struct authority *a, const struct msg_status *m, struct quest
 {
     struct status_question s = {.a = a};
     struct msg_answer_status answer;
-    caller_copy(&s.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
-                m->caller_address);
+    caller_copy(&s.caller, m->caller_issuer, m->caller_serial, m->caller_digest, m->caller_address);
     int known = m->caller_digest.len && store_read(a->store, read_status, &s) == 0;
     status_fill(a, &answer, known);
     answer.journal_seq = s.seq;

@@ -17,6 +17,7 @@
 #include "common/log.h"
 
 #define SCHEMA 1
+#define EVENT_MAX 1280                /* a journal line: number, time, up to 1023 of text, hash */
 extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
 
 /* Every statement, by name; prepared on first use and kept. */
@@ -77,8 +78,8 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                 " AND shard=? AND (?=0 OR sha256 IS NOT NULL) ORDER BY number DESC LIMIT 1")       \
     X(add_crl, "INSERT INTO crl (issuer,shard,number,this_update,next_update,journal_seq)"         \
                " VALUES (?,?,?,?,?,?)")                                                            \
-    X(set_crl_published, "UPDATE crl SET sha256=?,journal_seq=? WHERE issuer=? AND shard=?"     \
-                         " AND number=?")                                                      \
+    X(set_crl_published, "UPDATE crl SET sha256=?,journal_seq=? WHERE issuer=? AND shard=?"        \
+                         " AND number=?")                                                          \
     X(each_revoked, "SELECT serial,revoked_at,reason FROM certificate INDEXED BY"                  \
                     " certificate_on_crl WHERE issuer=? AND shard=? AND state>=2"                  \
                     " AND not_after>=? ORDER BY serial")                                           \
@@ -676,10 +677,9 @@ int tx_journal_head(struct store_tx *tx, uint64_t *seq, uint8_t hash[32])
 }
 
 /* SHA-256 over the hash before and "seq time text": the chain that each CRL anchors. */
-static void chain(uint8_t hash[32], const char *line)
+static void chain(uint8_t hash[32], const char *line, size_t len)
 {
-    uint8_t both[32 + 2048];
-    size_t len = strnlen(line, 2048);
+    uint8_t both[32 + EVENT_MAX];
     memcpy(both, hash, 32);
     memcpy(both + 32, line, len);
     sha256(hash, (struct bytes){both, 32 + len});
@@ -689,7 +689,7 @@ int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *f
 {
     uint64_t seq;
     uint8_t hash[32];
-    char text[1024], when[32], line[1280], hex[65];
+    char text[1024], when[32], line[EVENT_MAX], hex[65];
     struct tm tm;
     time_t t = (time_t)at;
     if (tx_journal_head(tx, &seq, hash))
@@ -699,10 +699,11 @@ int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *f
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &tm));
-    int len = snprintf(line, sizeof line, "%llu %s %s", (unsigned long long)seq + 1, when, text);
-    chain(hash, line);
+    int n = snprintf(line, sizeof line, "%llu %s %s", (unsigned long long)seq + 1, when, text);
+    size_t len = n > 0 ? (size_t)n : 0;
+    chain(hash, line, len);
     hex_encode(hex, (struct bytes){hash, 32});
-    snprintf(line + len, sizeof line - (size_t)len, " %s", hex);
+    snprintf(line + len, sizeof line - len, " %s", hex);
     return run(of(tx), S_add_event, "itdo", (int64_t)seq + 1, line, hash, certificate);
 }
 
@@ -760,9 +761,9 @@ int tx_add_crl(struct store_tx *tx, const struct crl_row *c)
 
 int tx_set_crl_published(struct store_tx *tx, const struct crl_row *c)
 {
-    return changed_one(tx, run(of(tx), S_set_crl_published, "diiii", c->sha256,
-                               (int64_t)c->journal_seq, c->issuer, (int64_t)c->shard,
-                               (int64_t)c->number));
+    return changed_one(tx,
+                       run(of(tx), S_set_crl_published, "diiii", c->sha256, (int64_t)c->journal_seq,
+                           c->issuer, (int64_t)c->shard, (int64_t)c->number));
 }
 
 int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expired_before,

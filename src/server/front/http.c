@@ -473,6 +473,8 @@ static void send_answer(struct exchange *x, int status, struct evbuffer *body)
     x->forget = NULL;
     if (x->http->draining)
         exchange_add_header(x, "Connection", "close");
+    if (x->req->type == EVHTTP_REQ_CONNECT) /* evhttp would keep it open for a tunnel */
+        x->req->type = EVHTTP_REQ_TRACE;
     evhttp_send_reply(x->req, status, reason_phrase(status), body);
 }
 

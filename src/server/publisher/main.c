@@ -129,8 +129,7 @@ static int have_it_signed(struct publisher *p, struct bytes *signature)
     struct msg_crl_digest m = {.digest = {digest, len}};
     if (msg_send_wait(FD_AUTHORITY, MSG_crl_digest, 1, &m, -1) ||
         msg_receive(FD_AUTHORITY, &p->in, PROC_AUTHORITY, PROC_PUBLISHER) != 1 ||
-        p->in.type != MSG_crl_signature ||
-        msg_decode(&answer, MSG_crl_signature, p->in.fields))
+        p->in.type != MSG_crl_signature || msg_decode(&answer, MSG_crl_signature, p->in.fields))
         return err_set(&p->err, ERR_internal, "no signature came from the authority");
     *signature = answer.signature;
     return 0;

@@ -1,0 +1,89 @@
+/* What the supervisor's files share. */
+#ifndef SIGNET_SUPERVISOR_H
+#define SIGNET_SUPERVISOR_H
+
+#include <event2/event.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+#include "common/channel.h"
+#include "common/config.h"
+#include "common/secret.h"
+
+struct supervisor;
+
+struct child {
+    LIST_ENTRY(child) next;
+    struct supervisor *s;
+    enum role_name role;
+    unsigned number;
+    pid_t pid;               /* 0: reaped */
+    int status;              /* of waitpid(2) */
+    struct channel *channel; /* to it; NULL when it hung up */
+    int ready;
+    uint8_t fault; /* enum token_fault it reported, a signer */
+    char detail[512];
+    int64_t started_at; /* monotonic, ms */
+};
+LIST_HEAD(children, child);
+
+enum phase { STARTING, RUNNING, RESTARTING, STOPPING };
+
+/* One signer or front that should run. */
+struct slot {
+    struct child *child; /* NULL: none now */
+    int64_t not_before;  /* monotonic, ms */
+    int64_t backoff;     /* ms; 0 while all is well */
+    int tried;
+};
+
+struct supervisor {
+    struct event_base *base;
+    struct config *config;
+    int config_fd, lock;
+    int tls_socket, http_socket; /* -1: none */
+    struct secret *pin;
+    enum phase phase;
+    struct children children;
+    struct child *authority;
+    struct slot *signers, *fronts;
+    int pin_blocked;    /* no login until `signetctl pin retry` */
+    int announced;      /* "ready" was logged */
+    int64_t stop_since; /* of the current step of stopping */
+    int exit_code;
+    int64_t restart_at, restart_backoff;
+};
+
+/* ---- children.c: processes, and the sockets they are born with ---- */
+
+int64_t monotonic_ms(void);
+
+/* Starts signet-front and so on; NULL (logged) when it cannot be. A front, signer or publisher gets
+ * a socket to the authority, whose other end is sent there. */
+struct child *child_start(struct supervisor *s, enum role_name role, unsigned number);
+void child_signal(const struct child *c, int signal_number);
+void child_free(struct child *c);
+/* Runs `signet-authority --check` and waits; 0 when it is content, else err. */
+int child_check_authority(struct supervisor *s, struct err *err);
+const char *role_text(enum role_name role);
+
+/* ---- main.c: what to do when something happens to one ---- */
+
+void on_child_message(struct child *c, const struct msg *m);
+void on_child_end(struct child *c); /* reaped and hung up */
+
+/* ---- listen.c ---- */
+
+/* A listening TCP socket on "address:port"; *text gets what it is bound to. -1 with err set. */
+int listen_on(const char *address, char text[80], struct err *err);
+
+/* ---- pin.c: the PIN, and the memory of a refusal ---- */
+
+/* From [token] pin_file, else the systemd credential "pin", else a prompt. */
+int pin_get(struct secret **out, const struct config *config, struct err *err);
+/* STATE/pin-refused stands: err says what to do. */
+int pin_was_refused(const struct config *config, struct err *err);
+/* Durable before the process does anything else; ends it when it cannot be. */
+void pin_refused_now(const struct config *config, const char *detail);
+int pin_forget_refusal(const struct config *config, struct err *err);
+
+#endif
