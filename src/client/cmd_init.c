@@ -110,7 +110,7 @@ static int fetch_root(struct setup *u, struct failure *f)
     STACK_OF(X509) *chain = NULL;
     int rc = http_open(&unproven, &s->settings, NULL, 0, f);
     if (rc == 0)
-        rc = fetch_chain(unproven, &chain, f);
+        rc = fetch_chain(unproven, &chain, f) ? fail_at(f, s->settings.server) : 0;
     if (rc == 0 && !(s->root = find_root(chain, u->fingerprint)))
         rc = fail(f, EXIT_VERIFY, "fingerprint_mismatch",
                   "%s has no root with this fingerprint; it is another CA, or somebody is in "

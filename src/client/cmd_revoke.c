@@ -86,7 +86,7 @@ static int revoke(struct session *s, const char *serial, const char *reason, int
         rc = print(answer, serial, json, f);
     cJSON_Delete(answer);
     cJSON_Delete(request);
-    return rc;
+    return rc ? fail_at(f, s->settings.server) : 0;
 }
 
 int cmd_revoke(const struct options *o, struct failure *f)

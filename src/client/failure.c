@@ -45,6 +45,18 @@ int fail_add(struct failure *f, const char *fmt, ...)
     return -1;
 }
 
+int fail_at(struct failure *f, const char *address)
+{
+    char text[sizeof f->text];
+    if (strstr(f->text, address))
+        return -1;
+    memcpy(text, f->text, sizeof text);
+    int n = snprintf(f->text, sizeof f->text, "%s: ", address);
+    if (n > 0 && (size_t)n < sizeof f->text)
+        snprintf(f->text + n, sizeof f->text - (size_t)n, "%s", text);
+    return -1;
+}
+
 /* {"status":"ERROR","exit":3,"error":{"code":"unreachable","message":"…"}} */
 static void print_json(const struct failure *f)
 {

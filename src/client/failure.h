@@ -35,6 +35,9 @@ int fail_memory(struct failure *f);
 /* Adds to the sentence ("; …"). Returns -1. */
 int fail_add(struct failure *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Puts "address: " before the sentence unless it names the address already. Returns -1. */
+int fail_at(struct failure *f, const char *address);
+
 /* "signet: …" on stderr and, for --json, one object on stdout. Returns the exit code. */
 int failure_report(const struct failure *f, int json);
 

@@ -178,6 +178,19 @@ static void read_head(const struct http *h, struct call *c)
         c->retry_after = seconds > 86400 ? 86400 : (long)seconds;
 }
 
+/* A TLS alert after the handshake: with TLS 1.3 that is how a client certificate is refused. */
+static int got_alert(const struct http *h, const struct call *c)
+{
+    return (c->result == CURLE_RECV_ERROR || c->result == CURLE_SEND_ERROR) &&
+           strstr(h->error, "alert") != NULL;
+}
+
+/* An answer that says that nothing was done. */
+static int was_refused(const struct http *h, const struct call *c)
+{
+    return got_alert(h, c) || (c->result == CURLE_OK && c->status / 100 == 4);
+}
+
 static void attempt(struct http *h, struct call *c)
 {
     int64_t left = c->deadline - now_ms();
@@ -195,8 +208,7 @@ static void attempt(struct http *h, struct call *c)
     c->attempt++;
     if (c->result == CURLE_OK)
         read_head(h, c);
-    /* a refusal (4xx) says that nothing was done */
-    if (may_have_arrived(h) && !(c->result == CURLE_OK && c->status / 100 == 4))
+    if (may_have_arrived(h) && !was_refused(h, c))
         c->maybe_done = 1;
 }
 
@@ -252,24 +264,17 @@ static int fail_connect(const struct http *h, struct failure *f)
 
 static int fail_timeout(const struct http *h, struct failure *f)
 {
-    curl_off_t connected = 0, secured = 0;
-    char cause[128];
-    curl_easy_getinfo(h->curl, CURLINFO_CONNECT_TIME_T, &connected);
-    curl_easy_getinfo(h->curl, CURLINFO_APPCONNECT_TIME_T, &secured);
-    if (!secured) {
-        snprintf(cause, sizeof cause, "no %s within %g s",
-                 connected ? "TLS handshake" : "connection",
-                 (double)(h->settings->connect_timeout_ms < h->settings->timeout_ms
-                              ? h->settings->connect_timeout_ms
-                              : h->settings->timeout_ms) /
-                     1000);
-        return unreachable(h, "timeout", f, cause,
-                           "check --server and the network, or raise --connect-timeout");
-    }
-    return fail(f, EXIT_UNREACHABLE, "timeout",
-                "%s gave no complete answer within %g s; try again: the same request is sent, or "
-                "raise --timeout",
-                h->settings->server, (double)h->settings->timeout_ms / 1000);
+    const struct settings *s = h->settings;
+    char cause[64];
+    if (may_have_arrived(h))
+        return fail(f, EXIT_UNREACHABLE, "timeout",
+                    "%s gave no complete answer within %g s; try again: the same request is sent, "
+                    "or raise --timeout",
+                    s->server, (double)s->timeout_ms / 1000);
+    long ms = s->connect_timeout_ms < s->timeout_ms ? s->connect_timeout_ms : s->timeout_ms;
+    snprintf(cause, sizeof cause, "no TLS connection within %g s", (double)ms / 1000);
+    return unreachable(h, "timeout", f, cause,
+                       "check --server and the network, or raise --connect-timeout");
 }
 
 static int fail_server_certificate(const struct http *h, struct failure *f)
@@ -308,6 +313,10 @@ static int fail_transport(const struct http *h, const struct call *c, struct fai
                     "%s answered more than %zu bytes; that is "
                     "no answer of a Signet server",
                     h->settings->server, h->limit);
+    if (got_alert(h, c))
+        return fail(f, EXIT_REFUSED, "tls_alert",
+                    "%s refused the connection (%s); is the operator certificate of this CA?",
+                    h->settings->server, h->error);
     switch (c->result) {
     case CURLE_COULDNT_RESOLVE_HOST:
         return unreachable(h, "unreachable", f, "its host name is not known", "check --server");

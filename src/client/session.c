@@ -80,18 +80,19 @@ int session_chain(struct session *s, STACK_OF(X509) * *out, struct failure *f)
 {
     STACK_OF(X509) *chain = NULL;
     if (fetch_chain(s->http, &chain, f))
-        return -1;
+        return fail_at(f, s->settings.server);
     struct cert_check check = {.root = s->root, .chain = chain};
     X509 *first = sk_X509_value(chain, 0);
     int rc = cert_verify(first, &check, NULL, "the server's CA certificate", f);
     if (rc == 0 && X509_check_ca(first) != 1)
         rc = fail(f, EXIT_VERIFY, "chain_invalid",
                   "the first certificate of the server's CA chain is not a CA's");
-    if (rc)
-        certs_free(chain);
-    else
+    if (rc == 0) {
         *out = chain;
-    return rc;
+        return 0;
+    }
+    certs_free(chain);
+    return fail_at(f, s->settings.server);
 }
 
 int session_crl(struct session *s, X509 *intermediate, X509_CRL **out, struct failure *f)
@@ -108,9 +109,10 @@ int session_crl(struct session *s, X509 *intermediate, X509_CRL **out, struct fa
         rc = crl_verify(crl, intermediate, "the server's CRL", f);
     buf_free(&text);
     cJSON_Delete(answer);
-    if (rc)
-        X509_CRL_free(crl);
-    else
+    if (rc == 0) {
         *out = crl;
-    return rc;
+        return 0;
+    }
+    X509_CRL_free(crl);
+    return fail_at(f, s->settings.server);
 }

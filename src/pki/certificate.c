@@ -11,37 +11,44 @@
 #include "pki/profile_parts.h"
 #include "pki/signed.h"
 
+/* ASN.1 templates, to be read as the ASN.1 is. */
+/* clang-format off */
+
 /* RFC 5280 section 4.1. SubjectPublicKeyInfo and AlgorithmIdentifier are copied as they are. */
 typedef struct {
     ASN1_TIME *not_before, *not_after;
 } VALIDITY;
 
-ASN1_SEQUENCE(VALIDITY) = {ASN1_SIMPLE(VALIDITY, not_before, ASN1_TIME),
-                           ASN1_SIMPLE(VALIDITY, not_after,
-                                       ASN1_TIME)} static_ASN1_SEQUENCE_END(VALIDITY)
+ASN1_SEQUENCE(VALIDITY) = {
+    ASN1_SIMPLE(VALIDITY, not_before, ASN1_TIME),
+    ASN1_SIMPLE(VALIDITY, not_after, ASN1_TIME)
+} static_ASN1_SEQUENCE_END(VALIDITY);
 
-    typedef struct {
+typedef struct {
     ASN1_INTEGER *version, *serial;
     ASN1_TYPE *algorithm;
     X509_NAME *issuer;
     VALIDITY *validity;
     X509_NAME *subject;
     ASN1_TYPE *spki;
-    STACK_OF(X509_EXTENSION) * extensions;
+    STACK_OF(X509_EXTENSION) *extensions;
 } TBS;
 
-ASN1_SEQUENCE(TBS) = {ASN1_EXP(TBS, version, ASN1_INTEGER, 0),
-                      ASN1_SIMPLE(TBS, serial, ASN1_INTEGER),
-                      ASN1_SIMPLE(TBS, algorithm, ASN1_ANY),
-                      ASN1_SIMPLE(TBS, issuer, X509_NAME),
-                      ASN1_SIMPLE(TBS, validity, VALIDITY),
-                      ASN1_SIMPLE(TBS, subject, X509_NAME),
-                      ASN1_SIMPLE(TBS, spki, ASN1_ANY),
-                      ASN1_EXP_SEQUENCE_OF(TBS, extensions, X509_EXTENSION,
-                                           3)} static_ASN1_SEQUENCE_END(TBS)
+ASN1_SEQUENCE(TBS) = {
+    ASN1_EXP(TBS, version, ASN1_INTEGER, 0),
+    ASN1_SIMPLE(TBS, serial, ASN1_INTEGER),
+    ASN1_SIMPLE(TBS, algorithm, ASN1_ANY),
+    ASN1_SIMPLE(TBS, issuer, X509_NAME),
+    ASN1_SIMPLE(TBS, validity, VALIDITY),
+    ASN1_SIMPLE(TBS, subject, X509_NAME),
+    ASN1_SIMPLE(TBS, spki, ASN1_ANY),
+    ASN1_EXP_SEQUENCE_OF(TBS, extensions, X509_EXTENSION, 3)
+} static_ASN1_SEQUENCE_END(TBS);
 
-    /* 16 equal bytes happen once in 2^120: it is the generator that is broken. */
-    static int draw(uint8_t out[SERIAL_LEN])
+/* clang-format on */
+
+/* 16 equal bytes happen once in 2^120: it is the generator that is broken. */
+static int draw(uint8_t out[SERIAL_LEN])
 {
     if (RAND_bytes(out, SERIAL_LEN) != 1)
         return -1;

@@ -12,6 +12,9 @@
 
 #define PEM_BEGIN "-----BEGIN CERTIFICATE REQUEST-----"
 
+/* ASN.1 templates, to be read as the ASN.1 is. */
+/* clang-format off */
+
 /* RFC 2986 section 4.2, with the info left as it came: the signature is over those bytes. */
 typedef struct {
     ASN1_TYPE *info;
@@ -19,33 +22,39 @@ typedef struct {
     ASN1_BIT_STRING *signature;
 } REQUEST;
 
-ASN1_SEQUENCE(REQUEST) = {ASN1_SIMPLE(REQUEST, info, ASN1_ANY),
-                          ASN1_SIMPLE(REQUEST, algorithm, X509_ALGOR),
-                          ASN1_SIMPLE(REQUEST, signature,
-                                      ASN1_BIT_STRING)} static_ASN1_SEQUENCE_END(REQUEST)
+ASN1_SEQUENCE(REQUEST) = {
+    ASN1_SIMPLE(REQUEST, info, ASN1_ANY),
+    ASN1_SIMPLE(REQUEST, algorithm, X509_ALGOR),
+    ASN1_SIMPLE(REQUEST, signature, ASN1_BIT_STRING)
+} static_ASN1_SEQUENCE_END(REQUEST);
 
-    /* RFC 5280 section 4.1.2.4. Our own, because X509_NAME keeps what is not DER as it came. */
-    typedef STACK_OF(X509_NAME_ENTRY) RDN;
+/* RFC 5280 section 4.1.2.4. Our own, because X509_NAME keeps what is not DER as it came. */
+typedef STACK_OF(X509_NAME_ENTRY) RDN;
 DEFINE_STACK_OF(RDN)
 
-ASN1_ITEM_TEMPLATE(RDN) = ASN1_EX_TEMPLATE_TYPE(ASN1_TFLG_SET_OF, 0, RDN, X509_NAME_ENTRY)
-    static_ASN1_ITEM_TEMPLATE_END(RDN)
+ASN1_ITEM_TEMPLATE(RDN) =
+    ASN1_EX_TEMPLATE_TYPE(ASN1_TFLG_SET_OF, 0, RDN, X509_NAME_ENTRY)
+static_ASN1_ITEM_TEMPLATE_END(RDN);
 
-    /* RFC 2986 section 4.1, with the key left as it came: nothing decodes it before key_check().
-     * Some leave out the attributes, which the RFC does not allow, where there are none. */
-    typedef struct {
+/* RFC 2986 section 4.1, with the key left as it came: nothing decodes it before key_check().
+ * Attributes are not optional there, but some leave them out where there are none. */
+typedef struct {
     ASN1_INTEGER *version;
-    STACK_OF(RDN) * subject;
+    STACK_OF(RDN) *subject;
     ASN1_TYPE *spki;
-    STACK_OF(X509_ATTRIBUTE) * attributes;
+    STACK_OF(X509_ATTRIBUTE) *attributes;
 } INFO;
 
-ASN1_SEQUENCE(INFO) = {ASN1_SIMPLE(INFO, version, ASN1_INTEGER),
-                       ASN1_SEQUENCE_OF(INFO, subject, RDN), ASN1_SIMPLE(INFO, spki, ASN1_ANY),
-                       ASN1_IMP_SET_OF_OPT(INFO, attributes, X509_ATTRIBUTE,
-                                           0)} static_ASN1_SEQUENCE_END(INFO)
+ASN1_SEQUENCE(INFO) = {
+    ASN1_SIMPLE(INFO, version, ASN1_INTEGER),
+    ASN1_SEQUENCE_OF(INFO, subject, RDN),
+    ASN1_SIMPLE(INFO, spki, ASN1_ANY),
+    ASN1_IMP_SET_OF_OPT(INFO, attributes, X509_ATTRIBUTE, 0)
+} static_ASN1_SEQUENCE_END(INFO);
 
-    struct csr {
+/* clang-format on */
+
+struct csr {
     struct buf der;
     REQUEST *request;
     INFO *info;

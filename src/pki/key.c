@@ -11,26 +11,34 @@
 #include "pki/der.h"
 #include "pki/key_weak.h"
 
+/* ASN.1 templates, to be read as the ASN.1 is. */
+/* clang-format off */
+
 /* RFC 5280 section 4.1 */
 typedef struct {
     X509_ALGOR *algorithm;
     ASN1_BIT_STRING *key;
 } SPKI;
 
-ASN1_SEQUENCE(SPKI) = {ASN1_SIMPLE(SPKI, algorithm, X509_ALGOR),
-                       ASN1_SIMPLE(SPKI, key, ASN1_BIT_STRING)} static_ASN1_SEQUENCE_END(SPKI)
+ASN1_SEQUENCE(SPKI) = {
+    ASN1_SIMPLE(SPKI, algorithm, X509_ALGOR),
+    ASN1_SIMPLE(SPKI, key, ASN1_BIT_STRING)
+} static_ASN1_SEQUENCE_END(SPKI);
 
-    /* RFC 8017 appendix A.1.1 */
-    typedef struct {
+/* RFC 8017 appendix A.1.1 */
+typedef struct {
     BIGNUM *n, *e;
 } RSA_NUMBERS;
 
-ASN1_SEQUENCE(RSA_NUMBERS) = {ASN1_SIMPLE(RSA_NUMBERS, n, BIGNUM),
-                              ASN1_SIMPLE(RSA_NUMBERS, e,
-                                          BIGNUM)} static_ASN1_SEQUENCE_END(RSA_NUMBERS)
+ASN1_SEQUENCE(RSA_NUMBERS) = {
+    ASN1_SIMPLE(RSA_NUMBERS, n, BIGNUM),
+    ASN1_SIMPLE(RSA_NUMBERS, e, BIGNUM)
+} static_ASN1_SEQUENCE_END(RSA_NUMBERS);
 
-    /* The curves, with what libcrypto makes of them once. */
-    static struct curve {
+/* clang-format on */
+
+/* The curves, with what libcrypto makes of them once. */
+static struct curve {
     int nid;
     const char *name;
     enum key_kind kind;

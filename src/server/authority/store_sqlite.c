@@ -468,25 +468,23 @@ static void read_certificate(sqlite3_stmt *row, struct certificate_row *c)
     c->der = column(row, 17);
 }
 
-static int found_certificate(int rc, sqlite3_stmt *row, struct certificate_row *c)
+static int found_certificate(struct store_tx *tx, int rc, struct certificate_row *c)
 {
     if (rc == 0)
-        read_certificate(row, c);
+        read_certificate(of(tx)->row, c);
     return rc;
 }
 
 int tx_certificate_by_serial(struct store_tx *tx, int64_t issuer, struct bytes serial,
                              struct certificate_row *c)
 {
-    sqlite3_stmt *row;
-    return found_certificate(query(of(tx), &row, S_certificate_by_serial, "ib", issuer, serial),
+    return found_certificate(tx, query(of(tx), NULL, S_certificate_by_serial, "ib", issuer, serial),
                              row, c);
 }
 
 int tx_certificate_by_id(struct store_tx *tx, int64_t id, struct certificate_row *c)
 {
-    sqlite3_stmt *row;
-    return found_certificate(query(of(tx), &row, S_certificate_by_id, "i", id), row, c);
+    return found_certificate(tx, query(of(tx), NULL, S_certificate_by_id, "i", id), c);
 }
 
 int tx_issuer_by_name(struct store_tx *tx, struct bytes name_sha256, struct bytes serial,
@@ -508,23 +506,20 @@ int tx_key_of_other(struct store_tx *tx, const uint8_t spki_sha256[32], const ch
 int tx_live_certificate(struct store_tx *tx, const char *name, const char *profile, int64_t now,
                         struct certificate_row *c)
 {
-    sqlite3_stmt *row;
-    return found_certificate(query(of(tx), &row, S_live_certificate, "tti", name, profile, now),
+    return found_certificate(tx, query(of(tx), NULL, S_live_certificate, "tti", name, profile, now),
                              row, c);
 }
 
 int tx_open_intent(struct store_tx *tx, struct certificate_row *c)
 {
-    sqlite3_stmt *row;
-    return found_certificate(query(of(tx), &row, S_open_intent, ""), row, c);
+    return found_certificate(tx, query(of(tx), NULL, S_open_intent, ""), c);
 }
 
 int tx_operator_certificate(struct store_tx *tx, int64_t operator_id, int64_t below, int64_t now,
                             struct certificate_row *c)
 {
-    sqlite3_stmt *row;
     return found_certificate(
-        query(of(tx), &row, S_operator_certificate, "iii", operator_id, below, now), row, c);
+        tx, query(of(tx), NULL, S_operator_certificate, "iii", operator_id, below, now), c);
 }
 
 int tx_add_intent(struct store_tx *tx, struct certificate_row *c)
@@ -618,8 +613,9 @@ int tx_issuer(struct store_tx *tx, struct bytes certificate, const uint8_t name_
     return add_issuer(tx, certificate, digest, name_sha256, spki_sha256, not_after, now, id);
 }
 
-static int found_operator(int rc, sqlite3_stmt *row, struct operator_row *o)
+static int found_operator(struct store_tx *tx, int rc, struct operator_row *o)
 {
+    sqlite3_stmt *row = of(tx)->row;
     if (rc == 0) {
         o->id = sqlite3_column_int64(row, 0);
         column_text(o->name, sizeof o->name, row, 1);
@@ -631,20 +627,17 @@ static int found_operator(int rc, sqlite3_stmt *row, struct operator_row *o)
 
 int tx_operator_by_name(struct store_tx *tx, const char *name, struct operator_row *o)
 {
-    sqlite3_stmt *row;
-    return found_operator(query(of(tx), &row, S_operator_by_name, "t", name), row, o);
+    return found_operator(tx, query(of(tx), NULL, S_operator_by_name, "t", name), o);
 }
 
 int tx_operator_by_id(struct store_tx *tx, int64_t id, struct operator_row *o)
 {
-    sqlite3_stmt *row;
-    return found_operator(query(of(tx), &row, S_operator_by_id, "i", id), row, o);
+    return found_operator(tx, query(of(tx), NULL, S_operator_by_id, "i", id), o);
 }
 
 int tx_operator_after(struct store_tx *tx, const char *name, struct operator_row *o)
 {
-    sqlite3_stmt *row;
-    return found_operator(query(of(tx), &row, S_operator_after, "t", name), row, o);
+    return found_operator(tx, query(of(tx), NULL, S_operator_after, "t", name), o);
 }
 
 int tx_add_operator(struct store_tx *tx, struct operator_row *o, int64_t at)
