@@ -479,7 +479,7 @@ int tx_certificate_by_serial(struct store_tx *tx, int64_t issuer, struct bytes s
                              struct certificate_row *c)
 {
     return found_certificate(tx, query(of(tx), NULL, S_certificate_by_serial, "ib", issuer, serial),
-                             row, c);
+                             c);
 }
 
 int tx_certificate_by_id(struct store_tx *tx, int64_t id, struct certificate_row *c)
@@ -507,7 +507,7 @@ int tx_live_certificate(struct store_tx *tx, const char *name, const char *profi
                         struct certificate_row *c)
 {
     return found_certificate(tx, query(of(tx), NULL, S_live_certificate, "tti", name, profile, now),
-                             row, c);
+                             c);
 }
 
 int tx_open_intent(struct store_tx *tx, struct certificate_row *c)
