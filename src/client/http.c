@@ -281,10 +281,11 @@ static int fail_server_certificate(const struct http *h, struct failure *f)
 {
     long error = 0;
     curl_easy_getinfo(h->curl, CURLINFO_SSL_VERIFYRESULT, &error);
-    return fail(
-        f, EXIT_VERIFY, "server_certificate",
-        "%s is not the server that was pinned: %s; nothing was sent to it", h->settings->server,
-        error ? X509_verify_cert_error_string(error) : "its certificate is for another host name");
+    return fail(f, EXIT_VERIFY, "server_certificate",
+                "%s is not the server that was pinned: %s; nothing was sent to it",
+                h->settings->server,
+                error > X509_V_ERR_UNSPECIFIED ? X509_verify_cert_error_string(error)
+                                               : "its certificate is for another host name");
 }
 
 static int fail_handshake(const struct http *h, struct failure *f)
@@ -353,7 +354,7 @@ static int fail_refused(const struct http *h, const struct call *c, const cJSON 
     const char *code, *message;
     char clean_code[sizeof f->code], clean_message[512];
     if (answer_text(&code, error, "code", f) || answer_text(&message, error, "message", f))
-        return -1;
+        return fail_at(f, h->settings->server);
     printable(clean_code, sizeof clean_code, code);
     printable(clean_message, sizeof clean_message, message);
     return fail(f, EXIT_REFUSED, clean_code, "%s refused %s: %s (%s)", h->settings->server,
