@@ -1,0 +1,98 @@
+/* signetctl: the server's own administration, beside signetd on its machine.
+ *
+ * It speaks to the authority over STATE/admin.sock, which lets in root, the server's user and
+ * members of admin_group. It holds no key and never sees the PIN.
+ */
+#include <getopt.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "common/log.h"
+#include "server/ctl/ctl.h"
+
+static const struct command {
+    const char *name;
+    int (*run)(struct ctl *c, int argc, char **argv);
+    const char *help;
+} commands[] = {
+    {"status", cmd_status, "how signetd, its token and its CRL stand"},
+    {"operator", cmd_operator, "issue, list and revoke operators' certificates"},
+    {"pin", cmd_pin, "retry: let signetd try a corrected PIN"},
+};
+
+static int usage(int code)
+{
+    FILE *to = code ? stderr : stdout;
+    fprintf(to, "usage: signetctl [--config FILE] [--json] COMMAND …\n\n");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].help);
+    fprintf(
+        to,
+        "\n"
+        "  --config FILE  signetd's configuration (default %s)\n"
+        "  --json         print one JSON object a line\n"
+        "  --version      print the version\n"
+        "\n"
+        "signetctl COMMAND --help tells more. Exit codes: 0 done, 2 usage, 3 signetd cannot be\n"
+        "reached, 4 refused (or not ready), 5 a local file.\n",
+        CONFIG_DEFAULT_PATH);
+    return code;
+}
+
+static int load_config(struct ctl *c)
+{
+    struct buf text;
+    if (file_read(&text, c->config_path, CONFIG_SIZE_MAX, &c->err)) {
+        err_prefix(&c->err, "configuration (--config)");
+        return ctl_fail(c, EXIT_LOCAL);
+    }
+    int rc = config_parse(&c->config, buf_view(&text), c->config_path, &c->err);
+    buf_free(&text);
+    return rc ? ctl_fail(c, EXIT_LOCAL) : EXIT_DONE;
+}
+
+static int run(struct ctl *c, int argc, char **argv)
+{
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(argv[0], commands[i].name) != 0)
+            continue;
+        int asks_help = argc > 1 && strcmp(argv[argc - 1], "--help") == 0;
+        int rc = asks_help ? EXIT_DONE : load_config(c);
+        return rc ? rc : commands[i].run(c, argc, argv);
+    }
+    fprintf(stderr, "signetctl: there is no command \"%s\"\n", argv[0]);
+    return usage(EXIT_USAGE);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    static struct ctl c = {.config_path = CONFIG_DEFAULT_PATH, .socket = -1};
+    int option;
+    while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+        if (option == 'c')
+            c.config_path = optarg;
+        else if (option == 'j')
+            c.json = 1;
+        else if (option == 'v')
+            return printf("signetctl %s\n", SIGNET_VERSION) < 0;
+        else
+            return usage(option == 'h' ? 0 : EXIT_USAGE);
+    }
+    if (optind == argc)
+        return usage(EXIT_USAGE);
+    log_open("signetctl", LOG_WARN);
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+    int rc = run(&c, argc - optind, argv + optind);
+    if (c.socket >= 0)
+        close(c.socket);
+    config_free(c.config);
+    return rc;
+}
