@@ -1,5 +1,6 @@
 /* signet init: the root pinned by its fingerprint, the operator's key and request; and, with
  * --install, the operator's certificate taken into use. */
+#include <errno.h>
 #include <openssl/x509v3.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -72,21 +73,22 @@ static int choose_name(char out[NAME_MAX_LEN + 1], const char *name, struct fail
 static int choose_paths(struct setup *u, struct failure *f)
 {
     struct settings *s = &u->session.settings;
+    struct err err;
     char *given = path_folder(s->file);
-    if (!given || file_make_dir(given, 0700, &(struct err){0}))
-        goto failed;
-    u->folder = realpath(given, NULL); /* the config file must hold from any folder */
-    if (!u->folder)
-        goto failed;
+    int rc = given ? 0 : fail_memory(f);
+    if (rc == 0 && file_make_dir(given, 0700, &err))
+        rc = fail_err(f, EXIT_LOCAL, &err);
+    /* the config file must hold from any folder */
+    if (rc == 0 && !(u->folder = realpath(given, NULL)))
+        rc = fail(f, EXIT_LOCAL, "local_file", "cannot find folder %s: %s", given, strerror(errno));
     free(given);
+    if (rc)
+        return -1;
     u->csr = path_join(u->folder, "operator.csr");
     s->ca = path_join(u->folder, "ca.pem");
     s->cert = path_join(u->folder, "operator.pem");
     s->key = path_join(u->folder, "operator.key");
     return u->csr && s->ca && s->cert && s->key ? 0 : fail_memory(f);
-failed:
-    free(given);
-    return fail(f, EXIT_LOCAL, "local_file", "cannot make the folder of %s", s->file);
 }
 
 static X509 *find_root(STACK_OF(X509) * chain, const uint8_t fingerprint[32])

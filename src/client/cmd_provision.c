@@ -190,8 +190,11 @@ static int provision(struct session *s, const struct options *o, const char *mac
     struct device_dir d;
     struct issued issued = {0};
     int rc = -1;
-    if (device_dir_open(&d, s->settings.out ? s->settings.out : ".", mac, key_type, f))
+    if (device_dir_open(&d, s->settings.out ? s->settings.out : ".", mac, key_type, f)) {
+        if (f->exit > EXIT_SIGNAL)
+            fail_add(f, "nothing was sent and nothing is left");
         goto out;
+    }
     if (obtain(&issued, s, &d, o->profile ? o->profile : "device", f) ||
         device_dir_finish(&d, issued.cert, issued.between, s->root, f)) {
         leave(&d, f);

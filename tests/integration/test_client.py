@@ -609,10 +609,26 @@ def test_killed_with_a_key_but_no_request(client, serve, pki):
     key = client.pending / "device.key"
     openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
     key.chmod(0o600)
+    (client.pending / "device.csr.a1B2c3").write_text("half of a requ")
     before = key.read_bytes()
     assert client.provision(serve().url).code == 0
     assert (client.final / "device.key").read_bytes() == before
     assert_complete(client, pki)
+
+
+def test_interrupted_while_making_a_key(client):
+    """Ctrl-C at any time in a slow key generation: nothing is left."""
+    run = subprocess.Popen(client.command("provision", "--mac", MAC, "--key-type", "rsa:4096",
+                                          "--server", "https://127.0.0.1:1"),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=client.env(),
+                           cwd=client.dir)
+    while not client.pending.exists() and run.poll() is None:
+        time.sleep(0.002)
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 143 and err == (
+        b"signet: interrupted; nothing was sent and nothing is left\n")
+    assert_no_trace(client)
 
 
 @pytest.mark.parametrize("spoil", ["key", "csr", "no key"])
