@@ -41,9 +41,12 @@ static int check_certificate(const struct buf *der, struct err *err)
 {
     const unsigned char *at = der->data;
     X509 *x = d2i_X509(NULL, &at, (long)der->len);
+    uint32_t usage = x && X509_get_extension_flags(x) & EXFLAG_KUSAGE ? X509_get_key_usage(x) : 0;
     int rc = 0;
     if (!x)
         rc = err_set(err, ERR_field_value, "its certificates do not parse: %s", err_openssl());
+    else if (usage & (X509v3_KU_KEY_CERT_SIGN | X509v3_KU_CRL_SIGN))
+        rc = err_set(err, ERR_field_value, "keyUsage: keyCertSign and cRLSign are for CAs");
     else if (X509_check_ca(x))
         rc = err_set(err, ERR_field_value,
                      "its certificates would be CAs; say basicConstraints = critical, CA:FALSE");
@@ -197,6 +200,7 @@ int profiles_load(struct profiles **out, CONF *conf, const struct issuer *issuer
 out:
     NCONF_free(own);
     profiles_free(all);
+    ERR_clear_error(); /* names that OpenSSL does not know */
     return rc;
 }
 

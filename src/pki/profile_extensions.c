@@ -5,18 +5,18 @@
 
 #include "pki/profile_parts.h"
 
-/* The first error in OpenSSL's queue is the cause; those behind it only say where it was met. */
+/* The first error in OpenSSL's queue is the cause; the first that has data tells where it was met,
+ * as "section:…,name:…,value:…". */
 static int refuse(const char *key, struct err *err)
 {
-    const char *data = "";
-    int flags = 0;
-    unsigned long cause = ERR_peek_error_all(NULL, NULL, NULL, &data, &flags);
-    const char *reason = cause ? ERR_reason_error_string(cause) : NULL;
-    int has_data = flags & ERR_TXT_STRING && *data;
-    err_set(err, ERR_field_value, "%s: %s%s%s%s", key, reason ? reason : "not valid",
-            has_data ? " (" : "", has_data ? data : "", has_data ? ")" : "");
-    ERR_clear_error();
-    return -1;
+    unsigned long first = ERR_peek_error(), e;
+    const char *reason = first ? ERR_reason_error_string(first) : NULL, *data;
+    char where[256] = "";
+    int flags;
+    while ((e = ERR_get_error_all(NULL, NULL, NULL, &data, &flags)))
+        if (!*where && flags & ERR_TXT_STRING && *data)
+            snprintf(where, sizeof where, " (%s)", data);
+    return err_set(err, ERR_field_value, "%s: %s%s", key, reason ? reason : "not valid", where);
 }
 
 static int kind_nid(const struct extension *e)

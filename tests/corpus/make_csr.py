@@ -406,9 +406,9 @@ def requests(rsa, ec, ec384):
         ("csr_malformed", "extension-empty", with_extensions(extension("2.5.29.17", b""))),
         ("csr_malformed", "extension-trailing", with_extensions(extension("2.5.29.17", seq(tlv(0x82, b"a")) + b"\0"))),
         ("csr_malformed", "extension-wrong-type", with_extensions(extension("2.5.29.15", utf8("x")))),
-        # not DER (X.690 section 11.5), but OpenSSL and some others read it, and nothing of it is used
+        # not DER (X.690 11.1, 11.5), but OpenSSL and others read these two, and nothing of them is used
         ("ok", "critical-false-encoded", with_extensions(extension("2.5.29.17", seq(tlv(0x82, b"a")), tlv(1, b"\0")))),
-        ("csr_malformed", "critical-true-as-1", with_extensions(extension("2.5.29.17", seq(tlv(0x82, b"a")), tlv(1, b"\1")))),
+        ("ok", "critical-true-as-1", with_extensions(extension("2.5.29.17", seq(tlv(0x82, b"a")), tlv(1, b"\1")))),
         ("csr_malformed", "pem-twice", pem(good) + pem(good)),
         ("csr_malformed", "pem-text-before", b"# mine\n" + pem(good)),
         ("csr_malformed", "pem-text-after", pem(good) + b"x"),
