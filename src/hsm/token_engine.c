@@ -20,8 +20,9 @@
 #include "hsm/pkcs11.h"
 #include "pki/key.h"
 
-/* libp11 numbers its libraries as they register: engine 128, libp11 129, CKR codes 130. */
-#define ERR_LIB_CKR 130
+/* The name under which libp11 registers the CKR codes; the number depends on what else registered
+ * before it (130 or 131 were seen). */
+#define CKR_LIBRARY "PKCS#11 module"
 
 struct token {
     struct p11 p11;
@@ -39,9 +40,11 @@ static CK_RV take_reason(void)
 {
     CK_RV rv = CKR_OK;
     unsigned long e;
-    while ((e = ERR_get_error()))
-        if (ERR_GET_LIB(e) == ERR_LIB_CKR && rv == CKR_OK)
+    while ((e = ERR_get_error())) {
+        const char *library = ERR_lib_error_string(e);
+        if (library && strcmp(library, CKR_LIBRARY) == 0 && rv == CKR_OK)
             rv = (CK_RV)ERR_GET_REASON(e);
+    }
     return rv;
 }
 

@@ -1,0 +1,103 @@
+"""A SoftHSM of one's own, the ceremony tool and scripts on it, and a shim that breaks the module."""
+
+import os
+import subprocess
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("SIGNET_BUILD", REPO / "build"))
+CEREMONY = BUILD / "bin" / "signet-ceremony"
+SIGNER = BUILD / "bin" / "signet-signer"
+SCRIPTS = REPO / "hsm-setup"
+
+
+def find_softhsm():
+    for pattern in ("lib/softhsm", "lib/*/softhsm", "lib64/softhsm"):
+        for found in Path("/usr").glob(pattern + "/libsofthsm2.so"):
+            return str(found)
+    raise RuntimeError("SoftHSM is not installed")
+
+
+SOFTHSM = find_softhsm()
+
+
+def build_shim(where):
+    shim = Path(where) / "pkcs11_shim.so"
+    include = subprocess.run(["pkg-config", "--cflags", "p11-kit-1"], check=True, capture_output=True, text=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "-D_GNU_SOURCE", "-O1", *include.stdout.split(), "-o", shim,
+                    REPO / "tests/integration/pkcs11_shim.c", "-ldl"], check=True, timeout=60)
+    return shim
+
+
+class Hsm:
+    """One folder: SoftHSM's tokens, PIN files, and whatever a ceremony writes."""
+
+    PIN, SO_PIN = "canary-pin-4711", "canary-so-pin-4712"
+
+    def __init__(self, where):
+        self.dir = Path(where)
+        (self.dir / "softhsm" / "tokens").mkdir(parents=True)
+        self.conf = self.dir / "softhsm" / "softhsm2.conf"
+        self.conf.write_text(f"directories.tokendir = {self.dir}/softhsm/tokens\nobjectstore.backend = file\n"
+                             "log.level = ERROR\nlibrary.reset_on_fork = true\n")
+        self.pin, self.so_pin = self.secret("pin", self.PIN), self.secret("so-pin", self.SO_PIN)
+        self.module = SOFTHSM
+        self.env = {"PATH": os.environ["PATH"], "SIGNET_BUILD": str(BUILD), "SOFTHSM2_CONF": str(self.conf),
+                    "LC_ALL": "C.UTF-8"}
+
+    def secret(self, name, value, mode=0o600):
+        path = self.dir / name
+        path.write_text(value + "\n")
+        path.chmod(mode)
+        return path
+
+    def run(self, *command, code=0, **kwargs):
+        done = subprocess.run([str(c) for c in command], cwd=self.dir, env=self.env, text=True, timeout=120,
+                              stdin=subprocess.DEVNULL, capture_output=True, **kwargs)
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def tool(self, command, token="T", *more, code=0, pin=None):
+        """signet-ceremony, with the PIN where the command wants one."""
+        return self.run(CEREMONY, command, "--module", self.module, "--token", token, "--pin-file", pin or self.pin,
+                        *more, code=code)
+
+    def init_token(self, token="T"):
+        self.tool("init-token", token, "--so-pin-file", self.so_pin)
+
+    def key(self, token="T", label="k", kind="ec:p256", *more):
+        self.tool("generate-key", token, "--key-label", label, "--key-type", kind, *more)
+
+    def pkcs11_tool(self, *args, token="T"):
+        return self.run("pkcs11-tool", "--module", SOFTHSM, "--token-label", token, "--login", "--pin", self.PIN,
+                        *args).stdout
+
+    def script(self, name, *args, code=0):
+        return self.run(SCRIPTS / name, "--module", self.module, "--pin-file", self.pin, "--so-pin-file", self.so_pin,
+                        *args, code=code)
+
+    def use_shim(self, shim):
+        self.module = str(shim)
+        self.control, self.log = self.dir / "shim-control", self.dir / "shim-log"
+        self.control.write_text("")
+        self.env.update(SHIM_MODULE=SOFTHSM, SHIM_CONTROL=str(self.control), SHIM_LOG=str(self.log))
+
+    def calls(self, function):
+        """Results of the calls of a function that the shim has seen."""
+        if not self.log.exists():
+            return []
+        return [line.split()[2] for line in self.log.read_text().splitlines() if line.split()[1] == function]
+
+
+def make_ca(hsm, token="T", label="k", out="ca.pem"):
+    """A CA certificate for a key in the token."""
+    hsm.tool("root-certificate", token, "--key-label", label, "--subject", "CN=Test CA", "--out", out)
+    return hsm.dir / out
+
+
+def sha256_of_spki(hsm, certificate):
+    spki = hsm.run("openssl", "x509", "-in", certificate, "-noout", "-pubkey").stdout
+    der = subprocess.run(["openssl", "pkey", "-pubin", "-outform", "DER"], input=spki.encode(), check=True,
+                         capture_output=True).stdout
+    import hashlib
+    return hashlib.sha256(der).hexdigest()

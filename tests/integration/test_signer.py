@@ -1,0 +1,321 @@
+"""signet-signer alone: this test is its supervisor and its authority."""
+
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from front_harness import MESSAGES, PLACE
+from hsm_harness import SIGNER, Hsm, build_shim, make_ca, sha256_of_spki
+
+FAULTS = {"absent": 1, "module": 2, "pin_refused": 3, "pin_last": 4, "key_missing": 5, "custody": 7, "transient": 8,
+          "lost": 9, "key_mismatch": 10}
+RSA_SHA256, ECDSA_SHA256, ECDSA_SHA384 = 1, 2, 3
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory):
+    return build_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def hsm(tmp_path, shim):
+    h = Hsm(tmp_path)
+    h.init_token()
+    h.key("T", "k", "rsa:2048")
+    make_ca(h)
+    h.use_shim(shim)
+    return h
+
+
+class Signer:
+    def __init__(self, hsm, pin=Hsm.PIN, token="T", **extra):
+        lines = {"module": hsm.module, "label": token, "key_label": "k", **extra}
+        # what the module wants from its environment comes from the configuration alone
+        for name in ("SOFTHSM2_CONF", "SHIM_MODULE", "SHIM_CONTROL", "SHIM_LOG"):
+            lines["env." + name] = hsm.env[name]
+        config = f"[server]\nstate = {hsm.dir}\n[ca]\ncertificate = {hsm.dir}/ca.pem\n[token]\n"
+        config += "".join(f"{k} = {v}\n" for k, v in lines.items())
+        memfd = os.memfd_create("config")
+        os.write(memfd, config.encode())
+        reading, writing = os.pipe()
+        os.write(writing, pin.encode() + b"\n")
+        os.close(writing)
+        self.supervisor, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.authority, work = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.log = hsm.dir / "signer.log"
+        fds = [control.fileno(), memfd, work.fileno()]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PLACE, ",".join(map(str, fds)), str(SIGNER), "--number", "1"], stdin=reading,
+                stderr=log, pass_fds=fds, env={"PATH": os.environ["PATH"]})
+        for fd in (memfd, reading):
+            os.close(fd)
+        control.close()
+        work.close()
+        for s in (self.supervisor, self.authority):
+            s.settimeout(20)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.supervisor.close()
+        self.authority.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(20)
+
+    def report(self):
+        """What the supervisor hears first."""
+        name, _, values = MESSAGES.decode(self.supervisor.recv(1 << 17))
+        return name, values
+
+    def ready(self):
+        name, values = self.report()
+        assert name == "ready", values
+        name, _, values = MESSAGES.decode(self.authority.recv(1 << 17))
+        assert name == "signer_hello"
+        return values
+
+    def ask(self, digest, alg=RSA_SHA256, ident=7):
+        self.authority.send(MESSAGES.encode("sign", ident, key=1, alg=alg, digest=digest))
+
+    def answer(self):
+        name, ident, values = MESSAGES.decode(self.authority.recv(1 << 17))
+        return name, ident, values
+
+    def sign(self, text=b"text", alg=RSA_SHA256):
+        self.ask(hashlib.new("sha384" if alg == ECDSA_SHA384 else "sha256", text).digest(), alg)
+        return self.answer()
+
+
+def failure(hsm, **kwargs):
+    with Signer(hsm, **kwargs) as s:
+        name, values = s.report()
+        assert name == "failed"
+        assert s.process.wait(20) == 1
+        return values["fault"], values["detail"]
+
+
+@pytest.mark.parametrize("kind, alg, digest", [("rsa:2048", RSA_SHA256, "sha256"), ("ec:p256", ECDSA_SHA256, "sha256"),
+                                               ("ec:p384", ECDSA_SHA384, "sha384")])
+def test_signs(tmp_path, shim, kind, alg, digest):
+    hsm = Hsm(tmp_path)
+    hsm.init_token()
+    hsm.key("T", "k", kind)
+    make_ca(hsm)
+    hsm.use_shim(shim)
+    with Signer(hsm) as s:
+        hello = s.ready()
+        assert hello["custody"] == 127 and "SoftHSM" in hello["token"]
+        name, ident, values = s.sign(b"what is signed", alg)
+        assert (name, ident) == ("signed", 7)
+        (tmp_path / "sig").write_bytes(values["signature"])
+        (tmp_path / "text").write_bytes(b"what is signed")
+        hsm.run("openssl", "x509", "-in", "ca.pem", "-noout", "-pubkey", "-out", "pub.pem")
+        hsm.run("openssl", "dgst", f"-{digest}", "-verify", "pub.pem", "-signature", "sig", "text")
+        s.authority.close()
+        assert s.process.wait(20) == 0  # the authority is gone: a plain end
+
+
+def test_one_login_in_all(hsm):
+    with Signer(hsm) as s:
+        s.ready()
+        for _ in range(20):
+            assert s.sign()[0] == "signed"
+    assert hsm.calls("C_Login").count("0x0") == 1 and set(hsm.calls("C_Login")) <= {"0x0", "0x100"}
+
+
+def test_wrong_pin_one_try(hsm):
+    fault, detail = failure(hsm, pin="wrong-pin-0815")
+    assert fault == FAULTS["pin_refused"] and "CKR_PIN_INCORRECT" in detail and "0815" not in detail
+    assert hsm.calls("C_Login") == ["0xa0"]
+
+
+@pytest.mark.parametrize("order, fault", [
+    ("C_GetTokenInfo flags 20000", "pin_last"),
+    ("C_GetTokenInfo flags 40000", "pin_refused"),
+    ("C_Login error a4", "pin_refused"),
+    ("C_OpenSession error b1", "lost"),
+    ("C_OpenSession error e0", "absent"),
+    ("C_Initialize error 5", "module"),
+    ("C_Initialize error 32", "absent"),
+    ("C_Sign garbage", "key_mismatch"),
+    ("C_Sign error 30", "lost"),
+])
+def test_faults_at_start(hsm, order, fault):
+    hsm.control.write_text(order + "\n")
+    assert failure(hsm)[0] == FAULTS[fault]
+    if fault.startswith("pin") and "Login" not in order:
+        assert hsm.calls("C_Login") == []
+
+
+def test_other_faults_at_start(hsm):
+    assert failure(hsm, token="U")[0] == FAULTS["absent"]
+    assert failure(hsm, module="/nonexistent.so")[0] == FAULTS["module"]
+    assert failure(hsm, key_label="none")[0] == FAULTS["key_missing"]
+    hsm.key("T", "other")
+    assert failure(hsm, key_label="other")[0] == FAULTS["key_mismatch"]
+    own = sha256_of_spki(hsm, "ca.pem")
+    hsm.control.write_text("C_GetAttributeValue false 163\n")  # LOCAL
+    assert failure(hsm)[0] == FAULTS["custody"]
+    fault, detail = failure(hsm, custody_exception="00" * 32 + r"\, reason")
+    assert fault == FAULTS["custody"] and "another key" in detail and own in detail
+    with Signer(hsm, custody_exception=f"{own}, wrapped backup") as s:
+        assert s.ready()["custody"] == 127 - 32
+        assert "custody_exception is in force: the token does not say LOCAL" in s.log.read_text()
+
+
+def test_one_device_error_heals(hsm):
+    with Signer(hsm) as s:
+        s.ready()
+        hsm.control.write_text("C_Sign error 30 1\n")
+        name, _, values = s.sign()
+        assert name == "sign_failed" and values["fault"] == FAULTS["transient"]
+        assert s.sign()[0] == "signed"
+
+
+def test_engine_tries_ec_twice(tmp_path, shim):
+    """One DEVICE_ERROR with an EC key is healed by libp11 itself, in the same call."""
+    hsm = Hsm(tmp_path)
+    hsm.init_token()
+    hsm.key()
+    make_ca(hsm)
+    hsm.use_shim(shim)
+    with Signer(hsm) as s:
+        s.ready()
+        hsm.control.write_text("C_Sign error 30 1\n")
+        assert s.sign(alg=ECDSA_SHA256)[0] == "signed"
+        assert hsm.calls("C_Sign")[-2:] == ["0x30", "0x0"]
+
+
+@pytest.mark.parametrize("order", ["C_SignInit close b3 1", "C_SignInit logout 0 1", "C_SignInit error 90 1",
+                                   "C_Sign error 5 1"])
+def test_any_other_fault_ends_the_signer(hsm, order):
+    with Signer(hsm) as s:
+        s.ready()
+        hsm.control.write_text(order + "\n")
+        name, _, values = s.sign()
+        assert name == "sign_failed" and values["fault"] == FAULTS["lost"]
+        assert s.process.wait(20) == 1
+        assert s.authority.recv(1) == b""
+    hsm.control.write_text("")
+    with Signer(hsm) as s:  # a new process: the remedy that always worked
+        s.ready()
+        assert s.sign()[0] == "signed"
+
+
+def test_two_device_errors_in_a_row_end_it(hsm):
+    with Signer(hsm) as s:
+        s.ready()
+        hsm.control.write_text("C_Sign error 30\n")
+        assert s.sign()[2]["fault"] == FAULTS["transient"]
+        assert s.sign()[2]["fault"] == FAULTS["lost"]
+        assert s.process.wait(20) == 1
+
+
+@pytest.mark.parametrize("values", [dict(alg=ECDSA_SHA256, digest=b"\1" * 32), dict(alg=RSA_SHA256, digest=b"\1" * 31),
+                                    dict(alg=9, digest=b"\1" * 32), dict(alg=ECDSA_SHA384, digest=b"\1" * 32)])
+def test_what_is_no_digest_for_this_key_is_not_signed(hsm, values):
+    with Signer(hsm) as s:
+        s.ready()
+        before = len(hsm.calls("C_Sign"))
+        s.authority.send(MESSAGES.encode("sign", 1, key=1, **values))
+        assert s.answer()[0] == "sign_failed"
+        assert len(hsm.calls("C_Sign")) == before
+        assert s.process.wait(20) == 1
+
+
+@pytest.mark.parametrize("record", [b"x", MESSAGES.encode("signed", 1, signature=b"s"),
+                                    MESSAGES.encode("sign", 1, key=1, alg=2, digest=b"d" * 32) + b"!"])
+def test_bad_messages_end_it(hsm, record):
+    with Signer(hsm) as s:
+        s.ready()
+        s.authority.send(record)
+        assert s.process.wait(20) == 70
+
+
+def test_signals_are_the_supervisors(hsm):
+    with Signer(hsm) as s:
+        s.ready()
+        for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+            s.process.send_signal(sent)
+        assert s.sign()[0] == "signed"
+
+
+def test_ends_with_its_parent(hsm, tmp_path):
+    """PR_SET_PDEATHSIG: the parent dies while the sockets live on here."""
+    middle = f"""
+import os, sys, signal
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from pathlib import Path
+from hsm_harness import Hsm
+import test_signer
+class Given: pass
+h = Given(); h.dir, h.module, h.env = Path({str(hsm.dir)!r}), {hsm.module!r}, {hsm.env!r}
+s = test_signer.Signer(h); s.ready()
+keeper = os.fork()
+if keeper == 0:  # keeps the sockets open
+    signal.alarm(60); signal.pause(); os._exit(0)
+print(s.process.pid, keeper, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", middle], stdout=subprocess.PIPE, text=True,
+                              env=dict(os.environ))
+    signer, keeper = (int(x) for x in parent.stdout.readline().split())
+    assert parent.wait(20) == -signal.SIGKILL
+    for _ in range(200):  # the keeper lives a minute
+        try:
+            state = open(f"/proc/{signer}/stat").read().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            break
+        if state == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the signer outlived its supervisor")
+    os.kill(keeper, signal.SIGKILL)
+
+
+def test_pin_is_wiped_and_nothing_but_the_design_is_mapped(hsm):
+    with Signer(hsm) as s:
+        s.ready()
+        s.sign()
+        pid = s.process.pid
+        assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
+        assert Hsm.PIN not in open(f"/proc/{pid}/cmdline").read() + open(f"/proc/{pid}/environ").read()
+        maps = open(f"/proc/{pid}/maps").read()
+        libraries = {os.path.basename(p) for p in re.findall(r"(/\S+\.so\S*)", maps)}
+        for refused in ("libssl", "libevent", "libcjson", "libsqlite3", "libcurl"):
+            assert not any(lib.startswith(refused) for lib in libraries), libraries
+        with open(f"/proc/{pid}/mem", "rb") as memory:
+            for line in maps.splitlines():
+                if " r" not in line or "[v" in line:
+                    continue
+                low, high = (int(x, 16) for x in line.split()[0].split("-"))
+                memory.seek(low)
+                assert Hsm.PIN.encode() not in memory.read(high - low), line
+
+
+def test_no_core(hsm):
+    hsm.control.write_text("")
+    with Signer(hsm) as s:
+        s.ready()
+        # not dumpable: its /proc files belong to root, whoever runs it
+        assert os.stat(f"/proc/{s.process.pid}/environ").st_uid == 0
+        s.process.send_signal(signal.SIGABRT)
+        s.process.wait(20)
+    assert not list(hsm.dir.glob("core*"))
+
+
+def test_help():
+    done = subprocess.run([SIGNER, "--help"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0 and "Started by signetd" in done.stdout
+    assert subprocess.run([SIGNER, "--version"], capture_output=True, timeout=20).returncode == 0
