@@ -644,8 +644,6 @@ def test_clients_that_go_in_the_middle(pki, tls):
             time.sleep(0.3)
             for ident in range(1, len(front.asked) + 1):
                 front.send("answer_status", ident, ready=1)
-                if ident % 3 == 0:
-                    front.send("answer_status", ident, ready=1)  # once more: as one that is late
             pause.set()
             kept.sendall(data)
             assert read_answer(kept).status == 200
@@ -672,6 +670,14 @@ def test_garbage_from_the_authority_ends_the_front(pki, record):
     front.process.wait(timeout=20)
     text = front.stop(expect=1)
     assert "authority is gone" in text or "does not parse" in text or "cannot be mapped" in text
+
+
+def test_second_answer_ends_the_front(pki):
+    front = Front(pki)
+    assert front.post(STATUS).status == 200
+    front.send("answer_status", 1, ready=1)
+    front.process.wait(timeout=20)
+    front.stop(expect=1)
 
 
 def test_wrong_kind_of_answer_ends_the_front(pki):
@@ -820,3 +826,35 @@ def test_usage():
     assert subprocess.run([PROGRAM, "--help"], capture_output=True).returncode == 0
     assert subprocess.run([PROGRAM, "--version"], capture_output=True).stdout.startswith(b"signet-front ")
     assert subprocess.run([PROGRAM], capture_output=True).returncode == 2
+
+
+# ---- what takes its 30 seconds ----
+
+
+@pytest.mark.skipif(not os.environ.get("SIGNET_FULL"), reason="SIGNET_FULL is not set")
+def test_deadlines(pki):
+    """Who does not get on is closed; who waits for the authority is told, and the late answer is dropped."""
+    front = Front(pki, credits=1)
+    front.answer = lambda name, values: None
+    try:
+        start = time.monotonic()
+        silent = socket.create_connection(("127.0.0.1", front.port), timeout=60)
+        idle, idle_plain, half, asking = front.connect(timeout=60), front.plain(60), front.connect(timeout=60), \
+            front.connect(timeout=60)
+        half.sendall(http()[:-5])
+        body = b'{"operation":"revoke_cert","serial":"4f"}'
+        asking.sendall(http(body=body))
+        answer = read_answer(asking)
+        assert (answer.status, answer.code) == (503, "busy") and time.monotonic() - start > 25
+        for s in (silent, idle, idle_plain, half):
+            try:
+                assert s.recv(1) == b""
+            except (ConnectionError, ssl.SSLError):
+                pass
+        assert time.monotonic() - start < 50
+        assert front.post(body).status == 503  # the authority still has the question
+        front.send("answer_revoked", 1, serial=b"O", revoked_at=1, reason=0)
+        front.answer = front.default_answer
+        wait_until(lambda: front.post(body).status == 200)
+    finally:
+        front.stop()

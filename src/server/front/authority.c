@@ -41,13 +41,13 @@ static void question_free(struct question *q)
     free(q);
 }
 
-static void answer_and_free(struct question *q, enum msg_type type, const union answer *answer)
+/* Whoever waits is told; the question stays until it is answered: it still costs a credit. */
+static void tell(struct question *q, enum msg_type type, const union answer *answer)
 {
     void (*answered)(enum msg_type, const union answer *, void *) = q->answered;
-    void *arg = q->arg;
-    question_free(q);
+    q->answered = NULL;
     if (answered)
-        answered(type, answer, arg);
+        answered(type, answer, q->arg);
 }
 
 static void on_deadline(evutil_socket_t socket, short what, void *arg)
@@ -56,7 +56,7 @@ static void on_deadline(evutil_socket_t socket, short what, void *arg)
     const union answer late = {.error = {ERR_busy, 0, ""}};
     struct question *q = arg;
     log_warn("no answer to %s within %d s", msg_name(q->type), QUESTION_DEADLINE);
-    answer_and_free(q, MSG_answer_error, &late);
+    tell(q, MSG_answer_error, &late);
 }
 
 static struct question *question_new(struct authority *a, enum msg_type type, int anonymous)
@@ -129,14 +129,13 @@ static int on_answer(struct authority *a, const struct msg *m)
 {
     union answer answer;
     struct question *q = find(a, m->id);
-    if (m->type < MSG_answer_error || m->type > MSG_answer_status || m->id == 0 ||
-        m->id > a->last_id || msg_decode(&answer, m->type, m->fields))
+    if (m->type < MSG_answer_error || m->type > MSG_answer_status ||
+        msg_decode(&answer, m->type, m->fields))
         return -1;
-    if (!q) /* it came after its deadline */
-        return 0;
-    if (m->type != MSG_answer_error && m->type != answer_to(q->type))
+    if (!q || (m->type != MSG_answer_error && m->type != answer_to(q->type)))
         return -1;
-    answer_and_free(q, m->type, &answer);
+    tell(q, m->type, &answer);
+    question_free(q);
     return 0;
 }
 

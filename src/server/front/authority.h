@@ -1,5 +1,6 @@
-/* The authority, as a front sees it: it sends what is to be served, and answers questions. At most
- * so many questions are with it as it gave credits, and each has a deadline. */
+/* The authority, as a front sees it: it sends what is to be served, and answers questions, each
+ * once. At most so many questions are with it as it gave credits (it ends a front that asks more);
+ * each has a deadline, after which nobody waits for its answer. */
 #ifndef SIGNET_FRONT_AUTHORITY_H
 #define SIGNET_FRONT_AUTHORITY_H
 
@@ -10,7 +11,7 @@
 #define QUESTION_DEADLINE 30 /* seconds */
 
 struct authority; /* opaque */
-struct question;  /* opaque: asked, and not yet answered */
+struct question;  /* opaque: asked and not yet answered; gone with its answer */
 
 union answer {
     struct msg_answer_error error;
@@ -41,7 +42,7 @@ int authority_ask(struct authority *a, enum msg_type type, const void *body, int
                   void *arg, struct question **out, struct err *err)
     __attribute__((warn_unused_result));
 
-/* Nobody waits any more. The credit comes back with the answer. */
+/* Nobody waits any more. Not after answered() was called. */
 void question_forget(struct question *q);
 
 #endif

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <event2/event.h>
@@ -32,6 +33,7 @@
 enum { FD_SUPERVISOR = 3, FD_CONFIG, FD_AUTHORITY, FD_HTTPS, FD_HTTP };
 
 #define DRAIN_SECONDS 15
+#define CONNECTIONS_MAX 4096
 
 struct front {
     struct event_base *base;
@@ -174,11 +176,22 @@ static void on_terminate(evutil_socket_t signal_number, short what, void *arg)
 
 /* ---- start and end ---- */
 
+/* One connection is one descriptor and up to 50 KB. */
+static void allow_connections(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max < CONNECTIONS_MAX ? files.rlim_max : CONNECTIONS_MAX;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 static void harden(void)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    allow_connections();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* Ctrl-C is the supervisor's to handle */
 }
