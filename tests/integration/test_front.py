@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -14,7 +15,7 @@ import time
 
 import pytest
 
-from front_harness import ERRORS, MESSAGES, PROGRAM, Front, Pki, read_answer, run, wait_until
+from front_harness import ERRORS, MESSAGES, PROGRAM, REPO, Front, Pki, read_answer, run, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -820,6 +821,15 @@ def answered(front):
         return answer is not None and answer.status == 200
     except (OSError, ssl.SSLError):
         return False
+
+
+def test_the_protocol_page_names_every_code_with_its_status():
+    table = (REPO / "src/common/err.h").read_text()
+    table = table[table.index("#define ERR_TABLE"):table.index("enum err_code")]
+    page = (REPO / "docs/protocol.md").read_text()
+    rows = re.findall(r"^\| (\d{3}) \| (.*?) \|$", page, re.M)
+    said = {(code, status) for status, codes in rows for code in re.findall(r"`([a-z_0-9]+)`", codes)}
+    assert said == set(re.findall(r"X\((\w+), (\d+)", table))
 
 
 def test_usage():
