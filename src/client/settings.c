@@ -50,7 +50,7 @@ static int choose(char **out, const char *flag, const CONF *conf, const char *na
 {
     const char *value = flag;
     if (!value && conf)
-        value = NCONF_get_string(conf, NULL, name);
+        value = NCONF_get_string(conf, "client", name);
     if (!value || !*value)
         return 0;
     *out = flag || !folder ? strdup(value) : path_join(folder, value);
@@ -83,7 +83,9 @@ static int check_keys(const CONF *conf, const char *path, struct failure *f)
 {
     static const char *const known[] = {
         "server", "ca", "cert", "key", "out", "key_type", "connect_timeout", "timeout"};
-    STACK_OF(CONF_VALUE) *section = NCONF_get_section(conf, "default");
+    STACK_OF(CONF_VALUE) *section = NCONF_get_section(conf, "client");
+    if (sk_CONF_VALUE_num(NCONF_get_section(conf, "default")) > 0)
+        return fail(f, EXIT_LOCAL, "config", "%s: settings stand under [client]", path);
     for (int i = 0; i < sk_CONF_VALUE_num(section); i++) {
         const char *name = sk_CONF_VALUE_value(section, i)->name;
         size_t k = 0;
@@ -91,7 +93,7 @@ static int check_keys(const CONF *conf, const char *path, struct failure *f)
             k++;
         if (k == sizeof known / sizeof known[0])
             return fail(f, EXIT_LOCAL, "config",
-                        "%s: \"%s\" is not a setting; see CONFIGURATION in man signet", path, name);
+                        "%s: [client] \"%s\" is not a setting; see CONFIGURATION in man signet", path, name);
     }
     return 0;
 }
@@ -231,7 +233,7 @@ int settings_write(const struct settings *s, struct failure *f)
     char *text = NULL;
     struct err err;
     int rc = -1;
-    if (!bio || BIO_puts(bio, "# signet(1): the server, and who we are to it\n") < 0 ||
+    if (!bio || BIO_puts(bio, "# the server, and who we are to it: see signet(1)\n[client]\n") < 0 ||
         add_line(bio, "server", s->server) || add_line(bio, "ca", s->ca) ||
         add_line(bio, "cert", s->cert) || add_line(bio, "key", s->key)) {
         fail(f, EXIT_LOCAL, "config", "cannot put these names into %s; choose a plainer folder",

@@ -1,7 +1,9 @@
 /* What holds for this run: the command line over the config file over the defaults.
  *
- * The config file is in OpenSSL's CONF syntax (config(5ssl)), without sections:
+ * The config file is in OpenSSL's CONF syntax (config(5ssl)). The client reads its section and
+ * leaves others alone, so that a machine that is server and laptop has one file for both:
  *
+ *     [client]
  *     server = https://ca.example:8443
  *     ca     = ca.pem              paths are relative to the config file's folder
  *     cert   = operator.pem

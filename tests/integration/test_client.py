@@ -69,7 +69,7 @@ class Client:
         key, cert = self.pki.operator
         lines = {"server": server, "ca": self.pki.root.pem, "cert": cert, "key": key,
                  "out": "devices", "key_type": "ec:p256", "timeout": "10", **more}
-        self.config.write_text("".join(f"{k} = {v}\n" for k, v in lines.items()))
+        self.config.write_text("[client]\n" + "".join(f"{k} = {v}\n" for k, v in lines.items()))
 
     def command(self, *args):
         return [SIGNET, *args]
@@ -677,7 +677,7 @@ def test_init_without_fingerprint_says_how_to_get_it(client):
 
 
 def test_config_mistakes(client):
-    client.config.write_text("servr = https://127.0.0.1:1\n")
+    client.config.write_text("[client]\nservr = https://127.0.0.1:1\n")
     assert_sentence(client.run("crl"), 5, client.config, "servr")
     client.config.write_text("server\n")
     assert_sentence(client.run("crl"), 5, client.config, "line 1")
