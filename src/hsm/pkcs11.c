@@ -113,6 +113,7 @@ static enum token_fault initialize(struct p11 *p, const char *module, const char
     CK_C_INITIALIZE_ARGS args = {.flags = CKF_OS_LOCKING_OK,
                                  .pReserved = (void *)(uintptr_t)init_args};
     CK_RV rv = p->f->C_Initialize(&args);
+    p->initialized = rv == CKR_OK;
     if (rv == CKR_OK || rv == CKR_CRYPTOKI_ALREADY_INITIALIZED)
         return TOKEN_OK;
     enum token_fault fault = p11_fault(rv) == TOKEN_ABSENT || rv == CKR_DEVICE_ERROR
@@ -354,6 +355,14 @@ void p11_close(struct p11 *p)
     if (p->session)
         p->f->C_CloseSession(p->session);
     p->session = 0;
+}
+
+void p11_end(struct p11 *p)
+{
+    p11_close(p);
+    if (p->initialized)
+        p->f->C_Finalize(NULL);
+    p->initialized = 0;
 }
 
 static const struct {

@@ -1,7 +1,7 @@
 /* Raw PKCS#11 (v2.40) to one module: what token.h is built on, and the ceremony tool.
  *
- * Private to src/hsm. A process loads one module once; nothing here calls C_Finalize, since the
- * engine shares the module with us.
+ * Private to src/hsm. A process loads one module once. Where the engine shares it, only the engine
+ * finalizes it.
  */
 #ifndef SIGNET_PKCS11_H
 #define SIGNET_PKCS11_H
@@ -15,6 +15,7 @@
 struct p11 {
     void *library;
     CK_FUNCTION_LIST *f;
+    int initialized;           /* by us */
     CK_SLOT_ID slot;           /* from p11_find_token() on */
     CK_TOKEN_INFO info;        /* likewise, as it was before the login */
     CK_SESSION_HANDLE session; /* from p11_session() on */
@@ -53,8 +54,10 @@ enum token_fault p11_find_key(struct p11 *p, const char *label, struct bytes id,
                               struct p11_key *out, struct err *err)
     __attribute__((warn_unused_result));
 
-/* Closes the session, which logs out. */
+/* Closes the session, which logs out. p11_end: and finalizes the module, which some need to let go
+ * of the device; only where no engine shares it. */
 void p11_close(struct p11 *p);
+void p11_end(struct p11 *p);
 
 /* Objects that match, at most max of them; the count, or -1 (the CKR code in *rv). */
 int p11_find(struct p11 *p, CK_ATTRIBUTE *match, CK_ULONG match_count, CK_OBJECT_HANDLE *out,

@@ -325,10 +325,12 @@ void token_close(struct token *t)
     if (!t)
         return;
     EVP_PKEY_free(t->key);
-    p11_close(&t->p11);
-    if (t->engine) {
+    if (t->engine) { /* it finalizes the module */
+        p11_close(&t->p11);
         ENGINE_finish(t->engine);
         ENGINE_free(t->engine);
+    } else {
+        p11_end(&t->p11);
     }
     ERR_clear_error();
     free(t);

@@ -31,7 +31,7 @@ int command_root_crl(const struct options *o, struct err *err);
 int ceremony_pin(struct secret **out, const char *file, const char *whose, struct err *err)
     __attribute__((warn_unused_result));
 
-/* A raw session with the token; login: with the user's PIN. p11_close() ends it, also on failure.
+/* A raw session with the token; login: with the user's PIN. p11_end() ends it, also on failure.
  */
 int ceremony_session(struct p11 *p, const struct options *o, int write, int login, struct err *err)
     __attribute__((warn_unused_result));

@@ -122,7 +122,7 @@ int command_put_certificate(const struct options *o, struct err *err)
         printf("certificate %s %s in token \"%s\" as \"%s\"\n", o->certificate,
                there ? "is already" : "stored", o->token, names.label);
 out:
-    p11_close(&p);
+    p11_end(&p);
     OPENSSL_free(der);
     X509_free(x);
     ERR_clear_error();
@@ -257,11 +257,11 @@ int command_show(const struct options *o, struct err *err)
 {
     struct p11 p;
     if (ceremony_session(&p, o, 0, o->pin_file != NULL, err)) {
-        p11_close(&p);
+        p11_end(&p);
         return -1;
     }
     cJSON *token = show_token(&p, o);
-    p11_close(&p);
+    p11_end(&p);
     char *json = o->json ? cJSON_PrintUnformatted(token) : NULL;
     if (json)
         puts(json);

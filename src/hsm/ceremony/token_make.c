@@ -119,7 +119,7 @@ int command_init_token(const struct options *o, struct err *err)
         rc = init_token(&p, o, so_pin, pin, err);
     secret_free(pin);
     secret_free(so_pin);
-    p11_close(&p);
+    p11_end(&p);
     if (rc == 0)
         printf("token \"%s\" made: %s\n", o->token, p.description);
     return rc;
@@ -164,71 +164,102 @@ static int refuse_taken(struct p11 *p, CK_ATTRIBUTE name, const char *what, stru
     return 0;
 }
 
-/* Everything is stated: what is not is true on some tokens. The last four of the private key are
- * left out on a second try, since some tokens refuse to hear of them at all. */
-static CK_RV generate(struct p11 *p, const struct key_type *type, const char *label,
-                      struct bytes id, int short_template, CK_OBJECT_HANDLE made[2])
+static CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
+
+struct template
 {
-    CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
-    CK_ULONG bits = type->bits;
-    CK_KEY_TYPE kind = type->type;
-    unsigned char exponent[] = {1, 0, 1}; /* 65537 */
-    int rsa = kind == CKK_RSA;
-    CK_ATTRIBUTE name = {CKA_LABEL, (void *)(uintptr_t)label, strlen(label)};
-    CK_ATTRIBUTE ident = {CKA_ID, (void *)(uintptr_t)id.data, id.len};
-    CK_ATTRIBUTE curve = {CKA_EC_PARAMS, (void *)(uintptr_t)type->curve, type->curve_len};
-    CK_ATTRIBUTE public[] = {
-        {CKA_TOKEN, &yes, sizeof yes},
-        {CKA_KEY_TYPE, &kind, sizeof kind},
-        name,
-        ident,
-        {CKA_VERIFY, &yes, sizeof yes},
-        {CKA_ENCRYPT, &no, sizeof no},
-        {CKA_WRAP, &no, sizeof no},
-        {CKA_MODULUS_BITS, &bits, sizeof bits},
-        {CKA_PUBLIC_EXPONENT, exponent, sizeof exponent},
-    };
-    CK_ULONG public_count = rsa ? 9 : 8;
-    if (!rsa)
-    public[7] = curve;
-    CK_ATTRIBUTE private[] = {
-        {CKA_TOKEN, &yes, sizeof yes},
-        {CKA_PRIVATE, &yes, sizeof yes},
-        {CKA_KEY_TYPE, &kind, sizeof kind},
-        name,
-        ident,
-        {CKA_SENSITIVE, &yes, sizeof yes},
-        {CKA_EXTRACTABLE, &no, sizeof no},
-        {CKA_SIGN, &yes, sizeof yes},
-        {CKA_DECRYPT, &no, sizeof no},
-        {CKA_UNWRAP, &no, sizeof no},
-        {CKA_DERIVE, &no, sizeof no},
-        {CKA_SIGN_RECOVER, &no, sizeof no},
-    };
-    CK_ULONG private_count = short_template ? 8 : 12;
-    CK_MECHANISM how = {rsa ? CKM_RSA_PKCS_KEY_PAIR_GEN : CKM_EC_KEY_PAIR_GEN, NULL, 0};
-    return p->f->C_GenerateKeyPair(p->session, &how, public, public_count, private, private_count,
-                                   &made[0], &made[1]);
+    CK_ATTRIBUTE a[16];
+    CK_ULONG n;
+};
+
+static void add(struct template *t, CK_ATTRIBUTE_TYPE type, const void *value, size_t len)
+{
+    t->a[t->n++] = (CK_ATTRIBUTE){type, (void *)(uintptr_t)value, len};
+}
+
+static void add_flag(struct template *t, CK_ATTRIBUTE_TYPE type, CK_BBOOL *value)
+{
+    add(t, type, value, sizeof *value);
+}
+
+struct wish {
+    const struct key_type *type;
+    const char *label;
+    struct bytes id;
+    int usage_alone; /* leave out what the key is not for: some tokens refuse to hear of it */
+};
+
+static void add_names(struct template *t, const struct wish *w)
+{
+    add_flag(t, CKA_TOKEN, &yes);
+    add(t, CKA_KEY_TYPE, &w->type->type, sizeof w->type->type);
+    add(t, CKA_LABEL, w->label, strlen(w->label));
+    add(t, CKA_ID, w->id.data, w->id.len);
+}
+
+static void fill_public_half(struct template *t, const struct wish *w)
+{
+    static const unsigned char exponent[] = {1, 0, 1}; /* 65537 */
+    add_names(t, w);
+    add_flag(t, CKA_VERIFY, &yes);
+    if (!w->usage_alone) {
+        add_flag(t, CKA_ENCRYPT, &no);
+        add_flag(t, CKA_WRAP, &no);
+    }
+    if (w->type->type == CKK_EC) {
+        add(t, CKA_EC_PARAMS, w->type->curve, w->type->curve_len);
+        return;
+    }
+    add(t, CKA_MODULUS_BITS, &w->type->bits, sizeof w->type->bits);
+    add(t, CKA_PUBLIC_EXPONENT, exponent, sizeof exponent);
+}
+
+/* EXTRACTABLE false is always stated: unstated it is true on some tokens. */
+static void fill_private_half(struct template *t, const struct wish *w)
+{
+    add_names(t, w);
+    add_flag(t, CKA_PRIVATE, &yes);
+    add_flag(t, CKA_SENSITIVE, &yes);
+    add_flag(t, CKA_EXTRACTABLE, &no);
+    add_flag(t, CKA_SIGN, &yes);
+    if (w->usage_alone)
+        return;
+    add_flag(t, CKA_DECRYPT, &no);
+    add_flag(t, CKA_UNWRAP, &no);
+    add_flag(t, CKA_DERIVE, &no);
+    add_flag(t, CKA_SIGN_RECOVER, &no);
+}
+
+static CK_RV generate(struct p11 *p, const struct wish *w, CK_OBJECT_HANDLE made[2])
+{
+    struct template public_half = {0}, private_half = {0};
+    CK_MECHANISM how = {w->type->type == CKK_RSA ? CKM_RSA_PKCS_KEY_PAIR_GEN : CKM_EC_KEY_PAIR_GEN,
+                        NULL, 0};
+    fill_public_half(&public_half, w);
+    fill_private_half(&private_half, w);
+    return p->f->C_GenerateKeyPair(p->session, &how, public_half.a, public_half.n, private_half.a,
+                                   private_half.n, &made[0], &made[1]);
 }
 
 static int generate_pair(struct p11 *p, const struct key_type *type, const char *label,
                          struct bytes id, CK_OBJECT_HANDLE made[2], struct err *err)
 {
-    CK_RV rv = generate(p, type, label, id, 0, made);
-    if (rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_VALUE_INVALID ||
-        rv == CKR_TEMPLATE_INCONSISTENT)
-        rv = generate(p, type, label, id, 1, made);
+    struct wish w = {type, label, id, 0};
+    CK_RV rv = generate(p, &w, made);
+    if (rv != CKR_OK) { /* the codes for a refused attribute differ from token to token */
+        w.usage_alone = 1;
+        rv = generate(p, &w, made);
+    }
     return rv == CKR_OK ? 0 : refused(err, "make the key", rv);
 }
 
 /* A key that is not held as asked is removed again: nobody is to come to use it. */
 static int check_made(struct p11 *p, const char *label, struct bytes id, CK_OBJECT_HANDLE made[2],
-                      struct err *err)
+                      unsigned *bits, struct err *err)
 {
     struct p11_key key;
-    unsigned bits;
     if (p11_find_key(p, label, id, &key, err) == TOKEN_OK &&
-        p11_check_custody(p, &key, 0, &bits, err) == TOKEN_OK)
+        p11_check_custody(p, &key, 0, bits, err) == TOKEN_OK)
         return 0;
     p->f->C_DestroyObject(p->session, made[0]);
     p->f->C_DestroyObject(p->session, made[1]);
@@ -240,7 +271,8 @@ int command_generate_key(const struct options *o, struct err *err)
     struct p11 p;
     uint8_t random[8];
     struct bytes id = o->key_id;
-    char hex[511];
+    char hex[511], more[160];
+    unsigned bits = 0;
     CK_OBJECT_HANDLE made[2];
     const struct key_type *type = find_type(o->key_type, err);
     if (!type)
@@ -260,11 +292,14 @@ int command_generate_key(const struct options *o, struct err *err)
     if (rc == 0)
         rc = generate_pair(&p, type, o->key_label, id, made, err);
     if (rc == 0)
-        rc = check_made(&p, o->key_label, id, made, err);
-    p11_close(&p);
+        rc = check_made(&p, o->key_label, id, made, &bits, err);
+    p11_end(&p);
+    if (rc)
+        return rc;
     hex_encode(hex, id);
-    if (rc == 0)
-        printf("key \"%s\" made in token \"%s\": %s, id %s\n", o->key_label, o->token, type->name,
-               hex);
-    return rc;
+    printf("key \"%s\" made in token \"%s\": %s, id %s\n", o->key_label, o->token, type->name, hex);
+    custody_text(more, sizeof more, bits & ~(unsigned)CUSTODY_ALL);
+    if (*more)
+        printf("the token also lets it do more than sign: %s\n", more);
+    return 0;
 }
