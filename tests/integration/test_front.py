@@ -478,6 +478,28 @@ def test_large_document_while_it_is_replaced(front):
         assert first == b"HTTP/1.1 2" and rest.endswith(old[-1000:]) and b"b" * 1000 not in rest
 
 
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+def test_who_sends_and_does_not_read_is_held_back(front, tls):
+    front.document("/big", "text/plain", b"a" * 30_000_000)
+    wait_until(lambda: front.exchange(get("/big"), tls=False).status == 200)
+    with (front.connect(timeout=3) if tls else front.plain(3)) as s:
+        s.sendall(get("/big"))
+        with pytest.raises(TimeoutError):
+            for _ in range(64):
+                s.sendall(b"x" * 1_000_000)
+    assert front.post(STATUS).status == 200
+
+
+def test_log_of_refusals_has_an_end(pki):
+    front = Front(pki)
+    with front.connect() as s:
+        for _ in range(500):
+            s.sendall(http(body=b"{}"))
+            assert read_answer(s).status == 400
+    wait_until(lambda: "more refusals in this second" in front.log.read_text())
+    assert front.stop().count("field_missing") < 200
+
+
 def test_no_plain_port(pki):
     front = Front(pki, plain=False)
     try:

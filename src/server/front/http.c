@@ -13,7 +13,11 @@
 #include <openssl/err.h>
 #include "common/log.h"
 #include "server/front/answer.h"
+#include "server/front/error_page.h"
 #include "server/front/json.h"
+
+#define INPUT_MAX ((size_t)2 * REQUEST_MAX) /* of a connection, not yet looked at */
+#define LOG_LINES 20                        /* refusals a second; more are counted */
 
 struct http {
     struct event_base *base;
@@ -24,6 +28,7 @@ struct http {
     struct http_handlers handlers;
     void *arg;
     unsigned in_flight;
+    unsigned refused; /* in this second */
     int draining;
 };
 
@@ -40,99 +45,33 @@ struct exchange {
     void *forget_arg;
 };
 
-/* ---- evhttp's own error pages ---- */
-
-/* evhttp answers what it cannot parse by itself, in HTML. It has no hook for that; but its page
- * arrives in the output buffer in one piece, behind its header, and nothing of it is sent yet. */
-static int is_error_page(struct evbuffer *out, size_t added)
-{
-    struct evbuffer_ptr at;
-    struct evbuffer_iovec piece;
-    size_t len = evbuffer_get_length(out);
-    return added >= 6 && added <= len &&
-           evbuffer_ptr_set(out, &at, len - added, EVBUFFER_PTR_SET) == 0 &&
-           evbuffer_peek(out, 6, &at, &piece, 1) == 1 && piece.iov_len >= 6 &&
-           memcmp(piece.iov_base, "<HTML>", 6) == 0;
-}
-
-/* The status of the answer that stands at the start of the buffer; 0: something else stands there.
- */
-static int status_of(struct evbuffer *out)
-{
-    char line[16] = "";
-    struct evbuffer_iovec piece;
-    int status = 0;
-    if (evbuffer_peek(out, 12, NULL, &piece, 1) != 1 || piece.iov_len < 12)
-        return 0;
-    memcpy(line, piece.iov_base, 12);
-    return sscanf(line, "HTTP/%*d.%*d %3d", &status) == 1 ? status : 0;
-}
-
-static enum err_code code_of(int status)
-{
-    switch (status) {
-    case HTTP_ENTITYTOOLARGE:
-        return ERR_body_too_large;
-    case HTTP_SERVUNAVAIL:
-        return ERR_busy;
-    default:
-        return ERR_http_malformed;
-    }
-}
-
-/* Also the phrases that libevent 2.1 does not know. NULL: it does. */
-static const char *reason_phrase(int status)
-{
-    switch (status) {
-    case 400:
-        return "Bad Request";
-    case 413:
-        return "Content Too Large";
-    case 422:
-        return "Unprocessable Content";
-    case 503:
-        return "Service Unavailable";
-    default:
-        return NULL;
-    }
-}
-
-static void replace_error_page(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg)
-{
-    (void)arg;
-    int status;
-    if (!is_error_page(out, info->n_added) || (status = status_of(out)) == 0)
-        return;
-    enum err_code code = code_of(status);
-    status = err_http_status(code);
-    char *json = answer_error(OP_NONE, code, NULL);
-    evbuffer_unfreeze(out, 1); /* a plain bufferevent guards its start */
-    evbuffer_drain(out, evbuffer_get_length(out));
-    if (json)
-        evbuffer_add_printf(out,
-                            "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
-                            "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
-                            status, reason_phrase(status), strlen(json), json);
-    free(json);
-}
-
 /* ---- connections ---- */
+
+static struct bufferevent *new_bufferevent(const struct http *h)
+{
+    if (!h->tls)
+        return bufferevent_socket_new(h->base, -1, BEV_OPT_CLOSE_ON_FREE);
+    SSL *ssl = tls_connection(h->tls);
+    /* frees ssl if it fails */
+    return ssl ? bufferevent_openssl_socket_new(h->base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING,
+                                                BEV_OPT_CLOSE_ON_FREE)
+               : NULL;
+}
 
 /* NULL makes evhttp take a plain connection, also where TLS is wanted: on_request() looks. */
 static struct bufferevent *new_connection(struct event_base *base, void *arg)
 {
-    struct http *h = arg;
-    struct bufferevent *bev = NULL;
-    if (h->tls) {
-        SSL *ssl = tls_connection(h->tls);
-        if (ssl) /* frees ssl if it fails */
-            bev = bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING,
-                                                 BEV_OPT_CLOSE_ON_FREE);
-    } else {
-        bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    (void)base;
+    struct bufferevent *bev = new_bufferevent(arg);
+    if (!bev)
+        return NULL;
+    if (error_page_watch(bufferevent_get_output(bev))) {
+        bufferevent_free(bev);
+        return NULL;
     }
-    if (bev)
-        evbuffer_add_cb(bufferevent_get_output(bev), replace_error_page, NULL);
+    /* evhttp reads on while it writes an answer, to learn of the end; so there must be an end to
+     * what a client can send that does not read. */
+    bufferevent_setwatermark(bev, EV_READ, 0, INPUT_MAX);
     return bev;
 }
 
@@ -311,6 +250,9 @@ static void on_tick(evutil_socket_t socket, short what, void *arg)
 {
     (void)socket, (void)what;
     struct http *h = arg;
+    if (h->refused > LOG_LINES)
+        log_info("%u more refusals in this second", h->refused - LOG_LINES);
+    h->refused = 0;
     if (h->listener && !h->draining)
         evconnlistener_enable(h->listener);
 }
@@ -475,7 +417,7 @@ static void send_answer(struct exchange *x, int status, struct evbuffer *body)
         exchange_add_header(x, "Connection", "close");
     if (x->req->type == EVHTTP_REQ_CONNECT) /* evhttp would keep it open for a tunnel */
         x->req->type = EVHTTP_REQ_TRACE;
-    evhttp_send_reply(x->req, status, reason_phrase(status), body);
+    evhttp_send_reply(x->req, status, http_phrase(status), body);
 }
 
 static void free_text(const void *data, size_t len, void *arg)
@@ -533,6 +475,15 @@ void exchange_empty(struct exchange *x, int status)
     send_answer(x, status, NULL);
 }
 
+/* Anyone can have requests refused; nobody may fill the disk with it. */
+static void log_refusal(const struct exchange *x, const struct err *why)
+{
+    if (++x->http->refused <= LOG_LINES)
+        log_info("%s: %s: %s: %s", x->caller->address,
+                 x->op == OP_NONE ? "request" : operation_name(x->op), err_name(why->code),
+                 why->text);
+}
+
 void exchange_refuse(struct exchange *x, const struct err *why, unsigned retry_after)
 {
     int status = err_http_status(why->code);
@@ -541,7 +492,6 @@ void exchange_refuse(struct exchange *x, const struct err *why, unsigned retry_a
         snprintf(seconds, sizeof seconds, "%u", retry_after ? retry_after : 1);
         exchange_add_header(x, "Retry-After", seconds);
     }
-    log_info("%s: %s%s%s: %s", x->caller->address, operation_name(x->op),
-             x->op != OP_NONE ? ": " : "", err_name(why->code), why->text);
+    log_refusal(x, why);
     exchange_json(x, status, answer_error(x->op, why->code, why->text));
 }

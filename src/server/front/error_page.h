@@ -1,0 +1,15 @@
+/* evhttp answers what it cannot parse by itself, in HTML, and libevent 2.1 has no hook for that.
+ * But its page comes into the connection's output buffer in one piece, behind its header, before
+ * anything of it is sent: there it is replaced by the JSON that all other errors have. */
+#ifndef SIGNET_FRONT_ERROR_PAGE_H
+#define SIGNET_FRONT_ERROR_PAGE_H
+
+#include <event2/buffer.h>
+
+/* Watches the output buffer of a new connection, for as long as it lives. 0, or -1: no memory. */
+int error_page_watch(struct evbuffer *output) __attribute__((warn_unused_result));
+
+/* The reason phrase of a status that libevent names wrongly or not at all; NULL: it knows it. */
+const char *http_phrase(int status);
+
+#endif
