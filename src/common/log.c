@@ -18,7 +18,8 @@ void log_open(const char *process, enum log_level most)
     log_state.journal = getenv("JOURNAL_STREAM") != NULL;
 }
 
-static void put(enum log_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void put(enum log_level level, const char *fmt,
+                                                      va_list ap)
 {
     char text[1200], line[1400];
     vsnprintf(text, sizeof text, fmt, ap);
