@@ -16,6 +16,8 @@
 
 enum value_kind { TEXT, NUMBER, MILLISECONDS, SECONDS, HEX, NAMES };
 
+#define MANY 1000000000
+
 /* Every key: where it goes, and what it may be. */
 static const struct key {
     const char *section, *name;
@@ -45,6 +47,14 @@ static const struct key {
     {"ca", "certificate", TEXT, AT(certificate), NULL, 0, 0},
     {"ca", "chain", TEXT, AT(chain), NULL, 0, 0},
     {"ca", "crl_life", SECONDS, AT(crl_life), "7d", 60, 10 * 86400},
+    {"caps", "operator_certificates_hour", NUMBER, AT(operator_caps.certificates_hour), "50000", 0, MANY},
+    {"caps", "operator_certificates_day", NUMBER, AT(operator_caps.certificates_day), "200000", 0, MANY},
+    {"caps", "operator_revocations_hour", NUMBER, AT(operator_caps.revocations_hour), "50000", 0, MANY},
+    {"caps", "operator_revocations_day", NUMBER, AT(operator_caps.revocations_day), "200000", 0, MANY},
+    {"caps", "certificates_hour", NUMBER, AT(all_caps.certificates_hour), "200000", 0, MANY},
+    {"caps", "certificates_day", NUMBER, AT(all_caps.certificates_day), "1000000", 0, MANY},
+    {"caps", "revocations_hour", NUMBER, AT(all_caps.revocations_hour), "200000", 0, MANY},
+    {"caps", "revocations_day", NUMBER, AT(all_caps.revocations_day), "1000000", 0, MANY},
 #undef AT
 };
 
@@ -326,7 +336,7 @@ int config_parse(struct config **out, struct bytes in, const char *path, struct 
         err_set(err, ERR_field_value, "%s: it holds a NUL character", path);
         goto out;
     }
-    static const char *const sections[] = {"server", "token", "ca"};
+    static const char *const sections[] = {"server", "token", "ca", "caps"};
     if (refuse_include(text, path, err) || load(c, text, path, err))
         goto out;
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)

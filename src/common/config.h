@@ -35,6 +35,11 @@ struct config {
     char *env[CONFIG_ENV_MAX]; /* "NAME=value" for the module, from env.NAME keys; NULL-ended */
     char *custody_exception;   /* "<SPKI sha256 hex>, <reason>"; may be NULL */
 
+    /* [caps]: at most so many an hour and in 24 hours; 0: no cap */
+    struct {
+        unsigned certificates_hour, certificates_day, revocations_hour, revocations_day;
+    } operator_caps, all_caps; /* for each operator; for all together */
+
     /* [ca] */
     char *certificate; /* the intermediate; default STATE/intermediate.pem */
     char *chain;       /* intermediate and root, PEM; default STATE/ca-chain.pem */

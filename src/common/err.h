@@ -53,6 +53,14 @@
     X(certificate_expired, 401, "the client certificate has expired; have a new one issued")       \
     X(certificate_revoked, 401, "the client certificate is revoked")                               \
     X(role_refused, 403, "your role does not allow this operation")                                \
+    X(signature_required, 403, "this request needs the operator's CMS signature (Signet-Signature)")\
+    X(signature_invalid, 403, "the Signet-Signature is not this operator's over this body")        \
+    X(request_id_required, 400, "a signed request needs a request_id, so that it works once")      \
+    X(name_not_allowed, 422, "the profile does not allow this name")                               \
+    X(names_missing, 422, "the CSR has no subjectAltName; a server certificate needs one")         \
+    X(too_many, 429, "the hour's or day's cap is reached; try again later")                        \
+    X(clock_suspect, 503, "the server's clock is not to be trusted; see signetctl clock accept")   \
+    X(not_on_hold, 409, "the certificate is not on hold")                                          \
     X(serial_unknown, 404, "no certificate of this CA has this serial")                            \
     X(already_revoked, 409, "the certificate is already revoked, for another reason")              \
     X(already_exists, 409, "it exists already")                                                    \

@@ -24,6 +24,7 @@ MSG(peer, 3, SUPERVISOR, AUTHORITY, F_u8(role) F_u32(number))       /* with the 
 MSG(peer_end, 4, AUTHORITY, SUPERVISOR, F_u8(role) F_u32(number) F_text(why, M_TEXT))
 MSG(publisher_wanted, 5, AUTHORITY, SUPERVISOR, F_u8(reserved))
 MSG(pin_retry, 6, AUTHORITY, SUPERVISOR, F_u8(reserved))
+MSG(reload, 8, SUPERVISOR, AUTHORITY, F_u8(reserved)) /* with the new configuration's memfd */
 MSG(token_state, 7, SUPERVISOR, AUTHORITY, F_u8(fault) F_u32(signers) F_text(detail, M_TEXT))
 
 /* authority → front: what a front needs, so that it needs no file */
@@ -39,21 +40,41 @@ MSG(document, 12, AUTHORITY, FRONT,
 /* front → authority: requests; each is answered once by an answer_… of the same id */
 MSG(issue, 20, FRONT, AUTHORITY,
     M_CALLER F_text(operation, M_NAME) F_text(profile, M_NAME) F_text(request_id, M_NAME)
-        F_bytes(body_digest, 32) F_bytes(csr_digest, 32) F_text(name, M_NAME) F_bytes(spki, 1024))
+    F_bytes(body_digest, 32) F_bytes(csr_digest, 32) F_text(name, M_NAME) F_bytes(spki, 1024)
+    F_u8(replace))
+/* by serial, or (serial empty) the live one of a MAC */
 MSG(revoke, 21, FRONT, AUTHORITY,
-    M_CALLER F_text(request_id, M_NAME) F_bytes(body_digest, 32) F_bytes(serial, 20) F_u8(reason))
+    M_CALLER F_text(request_id, M_NAME) F_bytes(body_digest, 32) F_bytes(serial, 20)
+    F_text(name, M_NAME) F_u8(reason))
 MSG(status, 22, FRONT, AUTHORITY, M_CALLER)
+MSG(renew, 23, FRONT, AUTHORITY, /* name and profile are those of the caller's certificate */
+    M_CALLER F_text(request_id, M_NAME) F_bytes(body_digest, 32) F_bytes(csr_digest, 32)
+    F_text(name, M_NAME) F_bytes(spki, 1024))
+MSG(get, 24, FRONT, AUTHORITY, M_CALLER F_bytes(serial, 20))
+MSG(list, 25, FRONT, AUTHORITY, /* empty, 0: any; state: enum certificate_state + 1 */
+    M_CALLER F_text(name, M_NAME) F_text(operator_name, M_NAME) F_u8(state) F_i64(from) F_i64(to)
+    F_u64(after) F_u32(limit))
+/* A request whose exact body the operator signed (CMS, detached). The authority verifies the
+ * signature and reads the body itself: a front cannot put other words into an operator's mouth. */
+MSG(signed_request, 26, FRONT, AUTHORITY, M_CALLER F_bytes(body, 65536) F_bytes(signature, 16384))
 
 /* authority → front and signetctl: answers. code: enum err_code */
 MSG(answer_error, 30, AUTHORITY, ASKER, F_u32(code) F_u32(retry_after) F_text(detail, M_TEXT))
 MSG(answer_certificate, 31, AUTHORITY, ASKER, F_bytes(serial, 20) F_bytes(der, M_DER))
-MSG(answer_revoked, 32, AUTHORITY, ASKER, F_bytes(serial, 20) F_i64(revoked_at) F_u8(reason))
+MSG(answer_revoked, 32, AUTHORITY, ASKER,
+    F_bytes(serial, 20) F_i64(revoked_at) F_u8(reason) F_u32(count)) /* serial empty: of several */
 MSG(answer_status, 33, AUTHORITY, ASKER,
     F_u8(ready) F_u8(detailed) F_u32(signers_ready) F_u32(signers_wanted) F_u8(token_fault)
-        F_text(token_detail, M_TEXT) F_text(custody, M_TEXT) F_u64(issued) F_u64(revoked)
-            F_u64(orphans) F_u64(pending) F_u64(crl_number) F_i64(crl_this_update)
-                F_i64(crl_next_update) F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq)
-                    F_text(problem, M_TEXT))
+    F_text(token_detail, M_TEXT) F_text(custody, M_TEXT) F_u64(issued) F_u64(revoked) F_u64(orphans)
+    F_u64(pending) F_u64(crl_number) F_i64(crl_this_update) F_i64(crl_next_update)
+    F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq) F_text(problem, M_TEXT)
+    F_i64(time) F_i64(listener_not_after))
+/* One certificate of get (alone) or list (then answer_page). der empty in a list. */
+MSG(answer_row, 34, AUTHORITY, ASKER,
+    F_u64(id) F_bytes(serial, 20) F_text(state, M_NAME) F_text(profile, M_NAME)
+    F_text(name, M_NAME) F_text(operator_name, M_NAME) F_i64(not_before) F_i64(not_after)
+    F_i64(issued_at) F_i64(revoked_at) F_u8(reason) F_bytes(der, M_DER))
+MSG(answer_page, 35, AUTHORITY, ASKER, F_u32(count) F_u64(next)) /* next 0: no more */
 
 /* authority ↔ signer */
 MSG(signer_hello, 40, SIGNER, AUTHORITY, F_u32(custody) F_text(token, M_TEXT))
@@ -77,6 +98,11 @@ MSG(admin_operator_revoke, 61, ADMIN, AUTHORITY, F_text(name, M_NAME) F_u8(reaso
 MSG(admin_operator_list, 62, ADMIN, AUTHORITY, F_text(after, M_NAME)) /* pages, by name */
 MSG(admin_status, 63, ADMIN, AUTHORITY, F_u8(reserved))
 MSG(admin_pin_retry, 64, ADMIN, AUTHORITY, F_u8(reserved))
+MSG(admin_clock_accept, 65, ADMIN, AUTHORITY, F_u8(reserved))
+MSG(admin_crl_rebuild, 66, ADMIN, AUTHORITY, F_u8(reserved))
+/* signetctl import: a certificate that this CA issued and the store does not know */
+MSG(admin_import, 67, ADMIN, AUTHORITY,
+    F_text(profile, M_NAME) F_text(name, M_NAME) F_bytes(der, M_DER))
 MSG(answer_operator, 70, AUTHORITY, ADMIN, /* one a row, then answer_end */
     F_text(name, M_NAME) F_u32(roles) F_text(state, M_NAME) F_bytes(serial, 20) F_i64(not_after))
 MSG(answer_end, 71, AUTHORITY, ADMIN, F_u32(count) F_u8(more))

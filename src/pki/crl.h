@@ -20,6 +20,7 @@ enum crl_reason {
     REASON_SUPERSEDED = 4,
     REASON_CESSATION = 5,
     REASON_HOLD = 6,
+    REASON_REMOVE_FROM_CRL = 8, /* lifts a hold; on a full CRL it never stands */
     REASON_PRIVILEGE_WITHDRAWN = 9
 };
 

@@ -1,9 +1,11 @@
 #include "pki/csr.h"
 
+#include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -229,6 +231,78 @@ int csr_parse(struct csr **out, struct bytes in, struct err *err)
     *out = csr;
     return 0;
 }
+
+/* ---- requested names ---- */
+
+static GENERAL_NAMES *requested_names(const struct csr *csr)
+{
+    GENERAL_NAMES *names = NULL;
+    for (int i = 0; i < sk_X509_ATTRIBUTE_num(csr->info->attributes) && !names; i++) {
+        X509_ATTRIBUTE *attr = sk_X509_ATTRIBUTE_value(csr->info->attributes, i);
+        int nid = OBJ_obj2nid(X509_ATTRIBUTE_get0_object(attr));
+        if (nid != NID_ext_req && nid != NID_ms_ext_req)
+            continue;
+        struct bytes der = der_opaque(X509_ATTRIBUTE_get0_type(attr, 0));
+        STACK_OF(X509_EXTENSION) *all = der_decode(der, ASN1_ITEM_rptr(X509_EXTENSIONS));
+        names = X509V3_get_d2i(all, NID_subject_alt_name, NULL, NULL);
+        sk_X509_EXTENSION_pop_free(all, X509_EXTENSION_free);
+    }
+    return names;
+}
+
+#define NAME_ROOM 264 /* "DNS:", 253 characters, NUL */
+
+static int name_text(char out[NAME_ROOM], const GENERAL_NAME *name)
+{
+    int type;
+    const ASN1_STRING *value = GENERAL_NAME_get0_value(name, &type);
+    char address[INET6_ADDRSTRLEN];
+    if (type == GEN_DNS) {
+        struct bytes text = der_string(value);
+        if (text.len == 0 || text.len > 253 || memchr(text.data, 0, text.len))
+            return -1;
+        snprintf(out, NAME_ROOM, "DNS:%.*s", (int)text.len, (const char *)text.data);
+        return 0;
+    }
+    if (type != GEN_IPADD)
+        return -1;
+    struct bytes ip = der_string(value);
+    if ((ip.len != 4 && ip.len != 16) ||
+        !inet_ntop(ip.len == 4 ? AF_INET : AF_INET6, ip.data, address, sizeof address))
+        return -1;
+    snprintf(out, NAME_ROOM, "IP:%s", address);
+    return 0;
+}
+
+int csr_names(const struct csr *csr, char ***out, struct err *err)
+{
+    GENERAL_NAMES *names = requested_names(csr);
+    int n = sk_GENERAL_NAME_num(names), rc = 0;
+    struct {
+        char *list[CSR_NAMES_MAX + 1];
+        char text[CSR_NAMES_MAX][NAME_ROOM];
+    } *room = n > 0 && n <= CSR_NAMES_MAX ? calloc(1, sizeof *room) : NULL;
+    if (n <= 0)
+        rc = err_set(err, ERR_names_missing, NULL);
+    else if (n > CSR_NAMES_MAX)
+        rc = err_set(err, ERR_name_not_allowed, "more than %d names", CSR_NAMES_MAX);
+    else if (!room)
+        rc = err_set(err, ERR_internal, "no memory");
+    for (int i = 0; i < n && rc == 0; i++) {
+        room->list[i] = room->text[i];
+        if (name_text(room->text[i], sk_GENERAL_NAME_value(names, i)))
+            rc = err_set(err, ERR_name_not_allowed,
+                         "only host names and IP addresses are certified (dNSName, iPAddress)");
+    }
+    sk_GENERAL_NAME_pop_free(names, GENERAL_NAME_free);
+    if (rc)
+        free(room);
+    else
+        *out = room->list;
+    return rc;
+}
+
+/* ---- proof of possession ---- */
 
 /* The digest of a signature algorithm that fits the key; NULL: none that we take. */
 static const EVP_MD *signature_digest(const X509_ALGOR *algorithm, const EVP_PKEY *key)

@@ -27,6 +27,13 @@ struct bytes csr_spki(const struct csr *csr);
 struct bytes csr_der(const struct csr *csr);
 const char *csr_cn(const struct csr *csr);
 
+/* The requested subjectAltName as {"DNS:host", "IP:192.0.2.1", …, NULL}: at most CSR_NAMES_MAX,
+ * dNSName and iPAddress only. One allocation, the caller's, free(). Errors: names_missing,
+ * name_not_allowed. */
+#define CSR_NAMES_MAX 32
+int csr_names(const struct csr *csr, char ***out, struct err *err)
+    __attribute__((warn_unused_result));
+
 void csr_free(struct csr *csr); /* NULL is fine */
 
 #endif

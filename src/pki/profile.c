@@ -32,6 +32,7 @@ static void profile_free(struct profile *p)
     for (size_t i = 0; i < p->extension_count; i++)
         X509_EXTENSION_free(p->extensions[i].fixed);
     free(p->operations);
+    free(p->allowed_names);
     free(p->name);
     free(p);
 }
@@ -259,6 +260,11 @@ int profile_allows_operation(const struct profile *p, const char *operation)
         at += word;
     }
     return 0;
+}
+
+int64_t profile_renew_expired(const struct profile *p)
+{
+    return p->renew_expired;
 }
 
 unsigned profile_roles(const struct profile *p)

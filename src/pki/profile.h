@@ -8,6 +8,10 @@
  * name; attributes separated by ", " in encoding order name       = mac | hostname | label what
  * {name} must be not_before = -5m                    relative (s m h d y) or absolute
  * 19700101000000Z not_after  = +825d                  relative or absolute (99991231235959Z)
+ *   allowed_names = .example.com, mqtt.example.org, 10.0.0.0/8
+ *                                       which names a CSR may ask for: a host, everything below a
+ *                                       domain, an address or a range; none when it is not given
+ *   renew_expired = 30d                 renew_client_cert also so long after the end; default: not
  *   beyond_issuer = no                  yes: notAfter may exceed the issuer's; no: it is cut to it
  *
  * Every other key is an extension. `subjectAltName = {names}` takes the caller's checked list.
@@ -50,6 +54,14 @@ enum role { ROLE_PROVISIONER = 1, ROLE_REVOKER = 2, ROLE_ADMIN = 4, ROLE_AUDITOR
 unsigned roles_parse(const char *text, struct err *err);
 /* Bits to "provisioner,revoker"; out holds at least 48. */
 void roles_text(char *out, size_t size, unsigned roles);
+
+/* How long after its notAfter a certificate may still be renewed, in seconds. */
+int64_t profile_renew_expired(const struct profile *p);
+
+/* Names that a CSR asks for, "DNS:…" and "IP:…", NULL-terminated: well formed, no wildcards, and on
+ * the profile's allow-list. Error: name_not_allowed. */
+int profile_check_names(const struct profile *p, const char *const *names, struct err *err)
+    __attribute__((warn_unused_result));
 
 /* The {name} of a profile: MAC in canonical form; host name by RFC 1123 or an IP address; label:
  * 1 to 64 of [A-Za-z0-9._@-]. Errors: csr_cn_not_mac, mac_not_unicast, csr_cn_invalid. */

@@ -60,9 +60,8 @@ static int add_attribute(struct profile *p, const char *text, struct err *err)
 
 static int set_subject(struct profile *p, const char *value, struct err *err)
 {
-    const char *hole = strstr(value, "{name}");
-    if (!hole || strstr(hole + 1, "{name}"))
-        return err_set(err, ERR_field_value, "{name} must be in it once");
+    if (!strstr(value, "{name}"))
+        return err_set(err, ERR_field_value, "{name} must be in it");
     char *copy = strdup(value), *item = copy;
     int rc = copy ? 0 : no_memory(err);
     while (!rc && item) {
@@ -128,6 +127,17 @@ static int set_not_after(struct profile *p, const char *value, struct err *err)
     return parse_moment(&p->not_after, value, err);
 }
 
+static int set_allowed_names(struct profile *p, const char *value, struct err *err)
+{
+    p->allowed_names = strdup(value);
+    return p->allowed_names ? profile_check_allow_list(value, err) : no_memory(err);
+}
+
+static int set_renew_expired(struct profile *p, const char *value, struct err *err)
+{
+    return duration_parse(&p->renew_expired, value, err);
+}
+
 static int set_beyond_issuer(struct profile *p, const char *value, struct err *err)
 {
     p->beyond_issuer = !strcmp(value, "yes");
@@ -147,6 +157,8 @@ static const struct {
             {"name", set_name, 1},
             {"not_before", set_not_before, 1},
             {"not_after", set_not_after, 1},
+            {"allowed_names", set_allowed_names, 0},
+            {"renew_expired", set_renew_expired, 0},
             {"beyond_issuer", set_beyond_issuer, 0}};
 
 int profile_set(struct profile *p, const char *key, const char *value, struct err *err)
@@ -165,7 +177,7 @@ int profile_complete(const struct profile *p, struct err *err)
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (keys[i].required && !(p->seen & 1u << i))
             return err_set(err, ERR_field_value, "%s: missing", keys[i].key);
-    if (p->operations && !p->roles)
+    if (p->operations && strcmp(p->operations, "renew_client_cert") != 0 && !p->roles)
         return err_set(err, ERR_field_value, "roles: missing; nobody could use the operations");
     return 0;
 }

@@ -36,6 +36,8 @@ struct profile {
     size_t attributes;
     struct moment not_before, not_after;
     int beyond_issuer;
+    char *allowed_names;   /* separated by commas or spaces; NULL: none */
+    int64_t renew_expired; /* seconds after notAfter that a renewal may still come */
     struct extension extensions[PROFILE_EXTENSIONS_MAX];
     size_t extension_count;
     unsigned seen; /* which of our keys the section has */
@@ -52,6 +54,9 @@ int profile_add_extension(struct profile *p, CONF *conf, const struct issuer *is
 /* What is added when the section does not give it. */
 int profile_add_defaults(struct profile *p, const struct issuer *issuer, const char *public_url,
                          struct err *err);
+
+/* Every pattern of an allow-list is well formed. */
+int profile_check_allow_list(const char *text, struct err *err);
 
 /* "example.org" by RFC 1123 section 2.1; "192.0.2.1" or "2001:db8::1". */
 int name_is_host(const char *name);

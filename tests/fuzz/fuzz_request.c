@@ -1,6 +1,6 @@
 /* The JSON of POST /v1. What parses has an operation, and its fields keep to their kinds. */
 #include <stdlib.h>
-#include "server/front/json.h"
+#include "server/request/request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

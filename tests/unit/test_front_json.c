@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include "server/front/json.h"
+#include "server/request/request.h"
 
 static enum err_code parse(const char *body, size_t len, enum operation *op)
 {

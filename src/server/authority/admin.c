@@ -16,7 +16,10 @@
 
 #include "common/log.h"
 #include "pki/crl.h"
+#include "server/authority/clock.h"
+#include "server/authority/import.h"
 #include "server/authority/issue.h"
+#include "server/authority/publish.h"
 #include "server/authority/revoke.h"
 #include "server/authority/status.h"
 
@@ -134,6 +137,28 @@ static void operator_list(struct authority *a, const char *after, struct questio
     question_answer(q, MSG_answer_end, &m);
 }
 
+static void operator_revoke(struct authority *a, const struct msg_admin_operator_revoke *m,
+                            struct question *q)
+{
+    struct revoke_request req = {.selector = REVOKE_OPERATOR, .reason = m->reason};
+    struct err err;
+    snprintf(req.name, sizeof req.name, "%s", m->name);
+    if (!crl_reason_name(m->reason) || m->reason == REASON_HOLD ||
+        m->reason == REASON_REMOVE_FROM_CRL) {
+        err_set(&err, ERR_field_value, "this is not a reason for revoking an operator");
+        question_refuse(q, &err);
+        return;
+    }
+    revoke_certificates(a, &req, q);
+}
+
+static void crl_rebuild(struct authority *a, struct question *q)
+{
+    struct msg_answer_end m = {0};
+    publish_wanted(a->publishing);
+    question_answer(q, MSG_answer_end, &m);
+}
+
 static void pin_retry(struct authority *a, struct question *q)
 {
     struct msg_pin_retry m = {0};
@@ -165,6 +190,9 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         struct msg_admin_operator_list list;
         struct msg_admin_status status;
         struct msg_admin_pin_retry retry;
+        struct msg_admin_clock_accept accept;
+        struct msg_admin_crl_rebuild rebuild;
+        struct msg_admin_import import;
     } body;
     if (m->fd >= 0 || msg_decode(&body, m->type, m->fields) || e->peer->open >= 4)
         return -1;
@@ -173,7 +201,7 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
     case MSG_admin_operator_issue:
         return operator_issue(a, &body.issue, q);
     case MSG_admin_operator_revoke:
-        revoke_operator(a, body.revoke.name, body.revoke.reason, q);
+        operator_revoke(a, &body.revoke, q);
         return 0;
     case MSG_admin_operator_list:
         operator_list(a, body.list.after, q);
@@ -183,6 +211,15 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         return 0;
     case MSG_admin_pin_retry:
         pin_retry(a, q);
+        return 0;
+    case MSG_admin_clock_accept:
+        clock_accept(a->clock, q);
+        return 0;
+    case MSG_admin_crl_rebuild:
+        crl_rebuild(a, q);
+        return 0;
+    case MSG_admin_import:
+        import_certificate(a, &body.import, q);
         return 0;
     default:
         break;

@@ -20,6 +20,7 @@ struct authority {
     struct store *store;
 
     struct channel *supervisor;
+    struct clock_watch *clock;
     struct signers *signers;
     struct issuing *issuing;
     struct publishing *publishing;
@@ -51,6 +52,8 @@ struct question *question_new(struct peer *peer, uint64_t id);
 /* Sends (or drops, when the peer is gone) and frees. */
 void question_answer(struct question *q, enum msg_type type, const void *body);
 void question_refuse(struct question *q, const struct err *err);
+/* Ends a question that was answered by messages of its own. */
+void question_end(struct question *q);
 /* The peer is gone: freed with the last open question. */
 void peer_gone(struct peer *peer);
 

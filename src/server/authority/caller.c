@@ -26,9 +26,8 @@ static int store_failed(struct err *err)
     return err_set(err, ERR_storage_unavailable, NULL);
 }
 
-/* The row of exactly this certificate. */
-static int find(struct store_tx *tx, const struct caller *c, struct certificate_row *row,
-                struct err *err)
+int caller_certificate(struct store_tx *tx, const struct caller *c, struct certificate_row *row,
+                       struct err *err)
 {
     if (c->digest_len == 0)
         return err_set(err, ERR_certificate_required, NULL);
@@ -49,7 +48,7 @@ int caller_operator(struct store_tx *tx, const struct caller *c, int64_t now,
                     struct operator_row *op, struct err *err)
 {
     struct certificate_row row;
-    if (find(tx, c, &row, err))
+    if (caller_certificate(tx, c, &row, err))
         return -1;
     if (row.state != STATE_ISSUED)
         return err_set(err, ERR_certificate_revoked, NULL);

@@ -16,6 +16,11 @@ struct caller {
 void caller_copy(struct caller *c, struct bytes issuer, struct bytes serial, struct bytes digest,
                  const char *address);
 
+/* The row of exactly this certificate, whatever its state: certificate_required or
+ * certificate_unknown otherwise. */
+int caller_certificate(struct store_tx *tx, const struct caller *c, struct certificate_row *row,
+                       struct err *err) __attribute__((warn_unused_result));
+
 /* The operator behind the certificate: it is in the store byte for byte, issued, not revoked, not
  * expired, and an operator's that is in force. 0, or -1 with certificate_required,
  * certificate_unknown, certificate_expired, certificate_revoked, role_refused. */

@@ -14,8 +14,12 @@
 #include "common/log.h"
 #include "server/authority/issue.h"
 #include "server/authority/listener.h"
+#include "pki/crl.h"
+#include "pki/mac.h"
 #include "server/authority/publish.h"
+#include "server/authority/query.h"
 #include "server/authority/revoke.h"
+#include "server/authority/signed.h"
 #include "server/authority/status.h"
 
 struct front {
@@ -24,6 +28,7 @@ struct front {
     unsigned number;
     struct channel *channel;
     struct peer *peer;
+    unsigned credits; /* as it was told */
 };
 
 struct fronts {
@@ -35,7 +40,7 @@ struct fronts {
 
 static void send_listener(struct front *f)
 {
-    struct msg_listener m = {.credits = f->a->config->credits,
+    struct msg_listener m = {.credits = f->credits,
                              .certificate_pem = listener_certificate(f->a->listener),
                              .key_pem = listener_key(f->a->listener)};
     if (m.certificate_pem.len)
@@ -137,10 +142,64 @@ static int on_issue(struct front *f, uint64_t id, const struct msg_issue *m)
         .body_digest = m->body_digest.data,
         .csr_digest = m->csr_digest.data,
         .spki = m->spki,
+        .replace = m->replace,
+    };
+    caller_copy(&req.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
+                m->caller_address);
+    /* only what needs no signature of the operator's comes this way */
+    if (strcmp(m->operation, "req_client_cert") != 0)
+        return -1;
+    issue(f->a, &req, on_issued, question_new(f->peer, id));
+    return 0;
+}
+
+static int on_renew(struct front *f, uint64_t id, const struct msg_renew *m)
+{
+    if (m->body_digest.len != 32 || m->csr_digest.len != 32)
+        return -1;
+    struct issue_request req = {
+        .origin = ISSUE_FOR_DEVICE,
+        .operation = "renew_client_cert",
+        .profile = "",
+        .request_id = m->request_id,
+        .name = m->name,
+        .body_digest = m->body_digest.data,
+        .csr_digest = m->csr_digest.data,
+        .spki = m->spki,
     };
     caller_copy(&req.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
                 m->caller_address);
     issue(f->a, &req, on_issued, question_new(f->peer, id));
+    return 0;
+}
+
+static int on_revoke(struct front *f, uint64_t id, const struct msg_revoke *m)
+{
+    struct err err;
+    struct question *q;
+    struct revoke_request req = {.reason = m->reason};
+    if (m->body_digest.len != 32 || (m->serial.len == 0) == (m->name[0] == '\0'))
+        return -1;
+    q = question_new(f->peer, id);
+    caller_copy(&req.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
+                m->caller_address);
+    snprintf(req.request_id, sizeof req.request_id, "%s", m->request_id);
+    snprintf(req.name, sizeof req.name, "%s", m->name);
+    memcpy(req.body_digest, m->body_digest.data, 32);
+    req.selector = m->serial.len ? REVOKE_SERIALS : REVOKE_NAME;
+    if (!crl_reason_name(m->reason) || (m->name[0] && mac_check(m->name, NULL))) {
+        err_set(&err, ERR_field_value, NULL);
+        question_refuse(q, &err);
+        return 0;
+    }
+    if (m->serial.len) {
+        if (!(req.serials = calloc(1, sizeof *req.serials)))
+            fatal("no memory for a revocation");
+        memcpy(req.serials->bytes, m->serial.data, m->serial.len);
+        req.serials->len = m->serial.len;
+        req.serial_count = 1;
+    }
+    revoke_certificates(f->a, &req, q);
     return 0;
 }
 
@@ -152,21 +211,35 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         struct msg_issue issue;
         struct msg_revoke revoke;
         struct msg_status status;
+        struct msg_renew renew;
+        struct msg_get get;
+        struct msg_list list;
+        struct msg_signed_request signed_request;
     } body;
     if (m->fd >= 0 || msg_decode(&body, m->type, m->fields))
         return -1;
-    if ((unsigned)f->peer->open >= f->a->config->credits) {
+    if ((unsigned)f->peer->open >= f->credits) {
         log_error("front %u asks beyond its credits", f->number);
         return -1;
     }
     switch (m->type) {
     case MSG_issue:
         return on_issue(f, m->id, &body.issue);
+    case MSG_renew:
+        return on_renew(f, m->id, &body.renew);
     case MSG_revoke:
-        revoke_certificate(f->a, &body.revoke, question_new(f->peer, m->id));
-        return 0;
+        return on_revoke(f, m->id, &body.revoke);
     case MSG_status:
         status_answer(f->a, &body.status, question_new(f->peer, m->id));
+        return 0;
+    case MSG_get:
+        query_get(f->a, &body.get, question_new(f->peer, m->id));
+        return 0;
+    case MSG_list:
+        query_list(f->a, &body.list, question_new(f->peer, m->id));
+        return 0;
+    case MSG_signed_request:
+        signed_request(f->a, &body.signed_request, question_new(f->peer, m->id));
         return 0;
     default:
         return -1;
@@ -196,6 +269,7 @@ void fronts_add(struct fronts *all, unsigned number, int socket)
         fatal("no memory for a front");
     f->a = all->a;
     f->number = number;
+    f->credits = all->a->config->credits;
     f->peer = peer;
     f->channel = channel_new(all->a->base, socket, PROC_AUTHORITY, PROC_FRONT, &handlers, f);
     if (!f->channel)

@@ -7,7 +7,10 @@
 
 #include "common/log.h"
 #include "pki/certificate.h"
+#include "pki/crl.h"
 #include "pki/key.h"
+#include "server/authority/caps.h"
+#include "server/authority/clock.h"
 #include "server/authority/projection.h"
 #include "server/authority/publish.h"
 #include "server/authority/signers.h"
@@ -20,6 +23,7 @@ struct issuance {
     char operation[65], profile[65], request_id[65], name[65];
     uint8_t body_digest[32], csr_digest[32], key[32]; /* key: of the exactly-once row */
     struct buf spki;
+    char **sans; /* NULL-terminated; NULL: none */
     issue_done done;
     void *arg;
 
@@ -28,6 +32,7 @@ struct issuance {
     struct certificate_row row;
     struct buf tbs, der;
     int repeated; /* row is of an earlier request */
+    unsigned superseded;
     int tries;
 
     TAILQ_HEAD(, issuance) followers; /* the same request, come again meanwhile */
@@ -45,6 +50,18 @@ struct issuing {
 
 /* ---- what an issuance is made of, and its end ---- */
 
+static char **copy_names(const char *const *names)
+{
+    size_t n = 0;
+    while (names && names[n])
+        n++;
+    char **copy = n ? calloc(n + 1, sizeof *copy) : NULL;
+    for (size_t i = 0; copy && i < n; i++)
+        if (!(copy[i] = strdup(names[i])))
+            fatal("no memory for an issuance");
+    return copy;
+}
+
 static struct issuance *issuance_new(struct authority *a, const struct issue_request *req,
                                      issue_done done, void *arg)
 {
@@ -61,6 +78,9 @@ static struct issuance *issuance_new(struct authority *a, const struct issue_req
         memcpy(s->body_digest, req->body_digest, 32);
     if (req->csr_digest)
         memcpy(s->csr_digest, req->csr_digest, 32);
+    s->sans = copy_names(req->sans);
+    if (req->sans && !s->sans)
+        fatal("no memory for an issuance");
     s->done = done;
     s->arg = arg;
     TAILQ_INIT(&s->followers);
@@ -69,6 +89,9 @@ static struct issuance *issuance_new(struct authority *a, const struct issue_req
 
 static void issuance_free(struct issuance *s)
 {
+    for (size_t i = 0; s->sans && s->sans[i]; i++)
+        free(s->sans[i]);
+    free(s->sans);
     buf_free(&s->spki);
     buf_free(&s->tbs);
     buf_free(&s->der);
@@ -100,15 +123,23 @@ static void serial_text(char out[41], const struct certificate_row *row)
 
 /* ---- the intent: policy, serial, TBS ---- */
 
+/* Who asks, as the store knows them. */
+struct asker {
+    struct operator_row op;         /* id 0: signetd or signetctl */
+    struct certificate_row current; /* of a device that renews */
+};
+
 /* By whom, and under which number, a request is known (design, section 3): with a request_id by
- * it, without one by what is asked. */
-static int request_key(struct issuance *s, int64_t operator_id)
+ * it, without one by what is asked. A device that renews is known by its current serial. */
+static int request_key(struct issuance *s, const struct asker *who)
 {
-    char head[256];
+    char head[320], serial[41] = "";
     struct buf all = {0};
     int with_id = s->request_id[0] != '\0';
-    int n = snprintf(head, sizeof head, "%lld|%s|%s|%s|", (long long)operator_id, s->operation,
-                     with_id ? "id" : s->profile, s->request_id);
+    if (s->req.origin == ISSUE_FOR_DEVICE)
+        serial_text(serial, &who->current);
+    int n = snprintf(head, sizeof head, "%lld|%s|%s|%s|%s|", (long long)who->op.id, serial,
+                     s->operation, with_id ? "id" : s->profile, s->request_id);
     int rc = buf_add(&all, head, (size_t)n) || (!with_id && buf_add(&all, s->csr_digest, 32));
     if (rc == 0)
         sha256(s->key, buf_view(&all));
@@ -116,20 +147,64 @@ static int request_key(struct issuance *s, int64_t operator_id)
     return rc ? err_set(&s->err, ERR_internal, "no memory") : 0;
 }
 
-/* The requester's right to this profile; *op is filled for ISSUE_FOR_CALLER. */
-static int authorise(struct store_tx *tx, struct issuance *s, const struct profile *p,
-                     struct operator_row *op, int64_t now)
+static int find_profile(struct issuance *s, const struct profile **p)
 {
-    if (s->req.origin != ISSUE_FOR_CALLER)
+    *p = profiles_find(s->a->profiles, s->profile);
+    return *p ? 0 : err_set(&s->err, ERR_profile_unknown, "there is no profile \"%s\"", s->profile);
+}
+
+static int allows_operation(struct issuance *s, const struct profile *p)
+{
+    if (profile_allows_operation(p, s->operation))
         return 0;
-    if (caller_operator(tx, &s->req.caller, now, op, &s->err))
+    return err_set(&s->err, ERR_profile_refused, "profile %s is not open to %s", s->profile,
+                   s->operation);
+}
+
+/* An operator: in force, with a role that the profile names. */
+static int authorise_operator(struct store_tx *tx, struct issuance *s, struct asker *who,
+                              const struct profile **p, int64_t now)
+{
+    const struct caller *c = &s->req.caller;
+    if (caller_operator(tx, c, now, &who->op, &s->err) || find_profile(s, p) ||
+        allows_operation(s, *p))
         return -1;
-    if (!p)
-        return err_set(&s->err, ERR_profile_unknown, "there is no profile \"%s\"", s->profile);
-    if (!profile_allows_operation(p, s->operation))
-        return err_set(&s->err, ERR_profile_refused, "profile %s is not open to %s", s->profile,
-                       s->operation);
-    return caller_with_role(tx, &s->req.caller, now, profile_roles(p), op, &s->err);
+    if (profile_roles(*p) == 0)
+        return err_set(&s->err, ERR_profile_refused, "profile %s names no role", s->profile);
+    return caller_with_role(tx, c, now, profile_roles(*p), &who->op, &s->err);
+}
+
+/* The device itself: by its own certificate, in force, or expired no longer than the profile says.
+ * It gets what that certificate has: subject and profile. */
+static int authorise_device(struct store_tx *tx, struct issuance *s, struct asker *who,
+                            const struct profile **p, int64_t now)
+{
+    struct certificate_row *current = &who->current;
+    if (caller_certificate(tx, &s->req.caller, current, &s->err))
+        return -1;
+    if (current->state != STATE_ISSUED)
+        return err_set(&s->err, ERR_certificate_revoked, NULL);
+    snprintf(s->profile, sizeof s->profile, "%s", current->profile);
+    if (find_profile(s, p) || allows_operation(s, *p))
+        return -1;
+    if (now < current->not_before || now >= current->not_after + profile_renew_expired(*p))
+        return err_set(&s->err, ERR_certificate_expired, NULL);
+    if (strcmp(s->name, current->name) != 0)
+        return err_set(&s->err, ERR_name_not_allowed,
+                       "the CSR's CN is %s, but the certificate's subject is %s; a renewal keeps it",
+                       s->name, current->name);
+    who->op.id = current->operator_id;
+    return 0;
+}
+
+static int authorise(struct store_tx *tx, struct issuance *s, struct asker *who,
+                     const struct profile **p, int64_t now)
+{
+    if (s->req.origin == ISSUE_FOR_CALLER)
+        return authorise_operator(tx, s, who, p, now);
+    if (s->req.origin == ISSUE_FOR_DEVICE)
+        return authorise_device(tx, s, who, p, now);
+    return find_profile(s, p);
 }
 
 static int store_failed(struct issuance *s)
@@ -140,14 +215,13 @@ static int store_failed(struct issuance *s)
 /* The same request again: 1 found (row and repeated set), 0 new, -1 refused. */
 static int find_repeated(struct store_tx *tx, struct issuance *s, int64_t now)
 {
-    uint8_t body[32];
-    int64_t id;
-    int rc = tx_request(tx, s->key, body, &id);
+    struct request_row before;
+    int rc = tx_request(tx, s->key, &before);
     if (rc)
         return rc < 0 ? store_failed(s) : 0;
-    if (s->request_id[0] && memcmp(body, s->body_digest, 32) != 0)
+    if (s->request_id[0] && memcmp(before.body_sha256, s->body_digest, 32) != 0)
         return err_set(&s->err, ERR_request_id_reused, NULL);
-    if (tx_certificate_by_id(tx, id, &s->row))
+    if (tx_certificate_by_id(tx, before.certificate, &s->row))
         return store_failed(s);
     if (s->row.state != STATE_INTENT && (s->row.state != STATE_ISSUED || s->row.not_after <= now)) {
         return err_set(&s->err, ERR_result_dead, NULL);
@@ -159,25 +233,53 @@ static int find_repeated(struct store_tx *tx, struct issuance *s, int64_t now)
                : 1;
 }
 
+/* A live one for this board: only who may revoke it may have it replaced, or who had it issued and
+ * never saw it on its board. */
+static int check_replace(struct issuance *s, const struct operator_row *op,
+                         const struct certificate_row *live)
+{
+    char serial[41];
+    serial_text(serial, live);
+    if (!s->req.replace)
+        return err_set(&s->err, ERR_subject_has_certificate,
+                       "%s has a live certificate, serial %s; revoke it first, or ask with "
+                       "\"replace\": true",
+                       s->name, serial);
+    if ((op->roles & ROLE_REVOKER) ||
+        (live->operator_id == op->id && live->board != BOARD_VERIFIED))
+        return 0;
+    return err_set(&s->err, ERR_role_refused,
+                   "replacing the certificate %s of %s needs the role revoker", serial, s->name);
+}
+
 /* Key and name against what is certified already. */
-static int check_conflicts(struct store_tx *tx, struct issuance *s, int64_t now)
+static int check_conflicts(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
+                           int64_t now)
 {
     struct certificate_row live;
     int rc = tx_key_of_other(tx, s->row.spki_sha256, s->name, s->profile);
     if (rc <= 0)
         return rc < 0 ? store_failed(s) : err_set(&s->err, ERR_key_of_other_subject, NULL);
-    if (s->req.origin != ISSUE_FOR_CALLER)
-        return 0; /* operators and the listener renew beside the older one */
+    if (s->req.origin != ISSUE_FOR_CALLER || s->sans)
+        return 0; /* operators, devices, servers and the listener renew beside the older one */
     rc = tx_live_certificate(tx, s->name, s->profile, now, &live);
     if (rc)
         return rc < 0 ? store_failed(s) : 0;
     if (live.state == STATE_INTENT)
         return err_set(&s->err, ERR_busy, "another request for %s is under way; try again",
                        s->name);
-    char serial[41];
-    serial_text(serial, &live);
-    return err_set(&s->err, ERR_subject_has_certificate,
-                   "%s has a live certificate, serial %s; revoke it first", s->name, serial);
+    return check_replace(s, op, &live);
+}
+
+static int take_from_caps(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
+                          int64_t now)
+{
+    const struct config *config = s->a->config;
+    if (s->req.origin == ISSUE_FOR_CALLER)
+        return caps_take(tx, config, op, 1, s->req.replace ? 1 : 0, now, &s->err);
+    if (s->req.origin == ISSUE_FOR_DEVICE)
+        return caps_take(tx, config, NULL, 1, 0, now, &s->err);
+    return 0;
 }
 
 /* signetctl's: the operator's row, made or given its new roles. */
@@ -213,7 +315,10 @@ static int settle_operator(struct store_tx *tx, struct issuance *s, int64_t now)
 static int check_bytes(struct issuance *s, const struct profile *p)
 {
     struct key_info info;
+    int listens = s->req.origin == ISSUE_FOR_LISTENER; /* its names are the configuration's own */
     return profile_check_name(p, s->name, &s->err) ||
+                   (s->sans && !listens &&
+                    profile_check_names(p, (const char *const *)s->sans, &s->err)) ||
                    key_check(buf_view(&s->spki), profile_keys(p), &info, &s->err)
                ? -1
                : 0;
@@ -230,7 +335,7 @@ static int build(struct issuance *s, const struct profile *p, int64_t now)
         .serial = {s->row.serial, SERIAL_LEN},
         .spki = buf_view(&s->spki),
         .name = s->name,
-        .sans = s->req.sans,
+        .sans = (const char *const *)s->sans,
         .lifetime = s->req.lifetime,
         .now = now,
     };
@@ -245,49 +350,63 @@ static int record_intent(struct store_tx *tx, struct issuance *s, const struct o
                          int64_t now)
 {
     char serial[41], tbs[65];
+    struct request_row request = {0};
     s->row.issuer = s->a->issuer_id;
     s->row.operator_id = op->id;
     s->row.created_at = now;
+    memcpy(request.body_sha256, s->body_digest, 32);
     snprintf(s->row.profile, sizeof s->row.profile, "%s", s->profile);
     snprintf(s->row.name, sizeof s->row.name, "%s", s->name);
     serial_text(serial, &s->row);
     hex_encode(tbs, (struct bytes){s->row.tbs_sha256, 32});
-    if (tx_add_intent(tx, &s->row) ||
-        (s->req.csr_digest && tx_add_request(tx, s->key, s->body_digest, s->row.id, now)) ||
+    if (tx_add_intent(tx, &s->row))
+        return store_failed(s);
+    request.certificate = s->row.id;
+    if ((s->req.csr_digest && tx_add_request(tx, s->key, &request, now)) ||
         tx_event(tx, now, 0, "intent serial=%s profile=%s name=%s operator=%s tbs=%s", serial,
-                 s->profile, s->name, op->id ? op->name : "-", tbs))
+                 s->profile, s->name, op->name[0] ? op->name : "-", tbs))
         return store_failed(s);
     return 0;
+}
+
+static void forget_decision(struct issuance *s)
+{
+    s->err = (struct err){0};
+    s->row = (struct certificate_row){0};
+    s->repeated = 0;
+    s->superseded = 0;
+    sha256(s->row.spki_sha256, buf_view(&s->spki));
+}
+
+/* New, by every rule: the intent is recorded. */
+static int begin(struct store_tx *tx, struct issuance *s, const struct profile *p,
+                 const struct operator_row *op, int64_t now)
+{
+    if (check_bytes(s, p) || check_conflicts(tx, s, op, now) || settle_operator(tx, s, now) ||
+        clock_usable(s->a->clock, &s->err) || signers_usable(s->a->signers, &s->err) ||
+        take_from_caps(tx, s, op, now) || build(s, p, now))
+        return -1;
+    return record_intent(tx, s, op, now);
 }
 
 /* The decision: may be run again, so it starts from nothing each time. */
 static int decide_intent(struct store_tx *tx, void *arg)
 {
     struct issuance *s = arg;
-    int64_t now = now_seconds();
-    struct operator_row op = {0};
-    const struct profile *p = profiles_find(s->a->profiles, s->profile);
-    s->err = (struct err){0};
-    s->row = (struct certificate_row){0};
-    s->repeated = 0;
-    sha256(s->row.spki_sha256, buf_view(&s->spki));
-    if (authorise(tx, s, p, &op, now))
+    struct asker who = {0};
+    const struct profile *p;
+    int64_t now = clock_now(s->a->clock);
+    forget_decision(s);
+    if (authorise(tx, s, &who, &p, now))
         return -1;
-    if (!p)
-        return err_set(&s->err, ERR_profile_unknown, "there is no profile \"%s\"", s->profile);
     if (s->req.csr_digest) {
-        if (request_key(s, op.id))
-            return -1;
         struct certificate_row fresh = s->row;
-        int rc = find_repeated(tx, s, now);
+        int rc = request_key(s, &who) ? -1 : find_repeated(tx, s, now);
         if (rc)
             return rc < 0 ? -1 : 0;
         s->row = fresh;
     }
-    if (check_bytes(s, p) || check_conflicts(tx, s, now) || settle_operator(tx, s, now) ||
-        signers_usable(s->a->signers, &s->err) || build(s, p, now))
-        return -1;
-    return record_intent(tx, s, &op, now);
+    return begin(tx, s, p, &who.op, now);
 }
 
 /* ---- the end of a failed one: an orphan ---- */
@@ -296,7 +415,7 @@ static int decide_orphan(struct store_tx *tx, void *arg)
 {
     struct issuance *s = arg;
     char serial[41];
-    int64_t now = now_seconds();
+    int64_t now = clock_now(s->a->clock);
     serial_text(serial, &s->row);
     return tx_set_orphan(tx, s->row.id, now) ||
                    tx_event(tx, now, 0, "orphan serial=%s name=%s", serial, s->name)
@@ -345,20 +464,40 @@ static void on_again(evutil_socket_t socket, short what, void *arg)
 
 /* ---- the signature, and the certificate ---- */
 
+/* What the new one replaces, in the same transaction. */
+static int supersede(struct store_tx *tx, struct issuance *s, int64_t now)
+{
+    struct certificate_row old = {0};
+    char serial[41];
+    int rc;
+    while ((rc = tx_live_of_name(tx, s->name, now, old.id, &old)) == 0) {
+        if (old.id == s->row.id || strcmp(old.profile, s->profile) != 0)
+            continue;
+        serial_text(serial, &old);
+        if (tx_set_revoked(tx, old.id, STATE_REVOKED, now, REASON_SUPERSEDED) ||
+            tx_set_replaces(tx, s->row.id, old.id) ||
+            tx_event(tx, now, 0, "revoked serial=%s name=%s reason=superseded", serial, s->name))
+            return -1;
+        s->superseded += old.state == STATE_ISSUED;
+    }
+    return rc < 0 ? -1 : 0;
+}
+
 static int decide_issued(struct store_tx *tx, void *arg)
 {
     struct issuance *s = arg;
     char serial[41], hex[65];
     uint8_t digest[32];
-    int64_t now = now_seconds();
+    int64_t now = clock_now(s->a->clock);
+    s->superseded = 0;
     sha256(digest, buf_view(&s->der));
     serial_text(serial, &s->row);
     hex_encode(hex, (struct bytes){digest, 32});
-    return tx_set_issued(tx, s->row.id, buf_view(&s->der), digest, now) ||
-                   tx_event(tx, now, s->row.id, "issued serial=%s profile=%s name=%s sha256=%s",
-                            serial, s->profile, s->name, hex)
-               ? -1
-               : 0;
+    if (tx_set_issued(tx, s->row.id, buf_view(&s->der), digest, now) ||
+        tx_event(tx, now, s->row.id, "issued serial=%s profile=%s name=%s sha256=%s", serial,
+                 s->profile, s->name, hex))
+        return -1;
+    return s->req.replace ? supersede(tx, s, now) : 0;
 }
 
 static void after_issued(int durable, void *arg)
@@ -373,8 +512,11 @@ static void after_issued(int durable, void *arg)
     TAILQ_REMOVE(&i->list, s, next);
     i->count--;
     s->a->counts.open--;
-    s->a->counts.issued++;
+    s->a->counts.issued += 1 - (uint64_t)s->superseded;
+    s->a->counts.revoked += s->superseded;
     projection_wanted(s->a->projection);
+    if (s->req.replace)
+        publish_wanted(s->a->publishing);
     answer_all(s);
     issuance_free(s);
 }
@@ -494,6 +636,7 @@ void issuing_free(struct issuing *i)
 }
 
 struct resolving {
+    struct authority *a;
     int count;
 };
 
@@ -506,7 +649,7 @@ static int decide_resolve(struct store_tx *tx, void *arg)
     while ((rc = tx_open_intent(tx, &row)) == 0) {
         char serial[41];
         serial_text(serial, &row);
-        int64_t now = now_seconds();
+        int64_t now = clock_now(r->a->clock);
         if (tx_set_orphan(tx, row.id, now) ||
             tx_event(tx, now, 0, "orphan serial=%s name=%s", serial, row.name))
             return -1;
@@ -524,7 +667,7 @@ static void after_resolve(int durable, void *arg)
 
 int issue_resolve_open(struct authority *a, struct err *err)
 {
-    struct resolving r = {0};
+    struct resolving r = {a, 0};
     if (store_submit(a->store, decide_resolve, after_resolve, &r))
         return err_set(err, ERR_internal, "no memory");
     store_commit(a->store);

@@ -14,6 +14,7 @@
 
 enum issue_origin {
     ISSUE_FOR_CALLER,   /* an operator, over the wire */
+    ISSUE_FOR_DEVICE,   /* the device itself, renewing; name and profile are its certificate's */
     ISSUE_FOR_ADMIN,    /* signetctl: an operator's certificate */
     ISSUE_FOR_LISTENER, /* signetd's own TLS certificate */
 };
@@ -21,11 +22,12 @@ enum issue_origin {
 /* What is asked for; all of it is copied. */
 struct issue_request {
     enum issue_origin origin;
-    struct caller caller; /* ISSUE_FOR_CALLER */
+    struct caller caller; /* ISSUE_FOR_CALLER, ISSUE_FOR_DEVICE */
     const char *operation, *profile, *request_id, *name;
     const uint8_t *body_digest, *csr_digest; /* 32 bytes; NULL for the listener */
     struct bytes spki;
-    const char *const *sans; /* as certificate_request; borrowed until done; may be NULL */
+    const char *const *sans; /* as certificate_request; may be NULL */
+    int replace;             /* revoke the live one of this name (superseded), with this one's issue */
     int64_t lifetime;        /* 0: the profile's */
     unsigned roles;          /* ISSUE_FOR_ADMIN: of the operator */
 };

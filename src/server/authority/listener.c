@@ -13,6 +13,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "pki/certificate.h"
+#include "server/authority/clock.h"
 #include "server/authority/fronts.h"
 #include "server/authority/issue.h"
 #include "server/authority/signers.h"
@@ -211,7 +212,8 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
         buf_free(&l->certificate);
     }
     if (l->busy || l->a->stopping || (l->certificate.len && now < half) ||
-        now < l->not_again_before || signers_usable(l->a->signers, NULL))
+        now < l->not_again_before || signers_usable(l->a->signers, NULL) ||
+        clock_problem(l->a->clock))
         return;
     ask(l);
 }
@@ -231,6 +233,17 @@ struct listener *listener_new(struct authority *a)
 struct bytes listener_certificate(const struct listener *l)
 {
     return buf_view(&l->certificate);
+}
+
+int64_t listener_not_after(const struct listener *l)
+{
+    return l->certificate.len ? l->not_after : 0;
+}
+
+void listener_check_names(struct listener *l)
+{
+    if (!matches(l, buf_view(&l->certificate), buf_view(&l->key)))
+        l->not_before = l->not_after - 2 * LIFE; /* past half of its life: due */
 }
 
 struct bytes listener_key(const struct listener *l)

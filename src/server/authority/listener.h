@@ -16,4 +16,9 @@ void listener_free(struct listener *l);
 struct bytes listener_certificate(const struct listener *l);
 struct bytes listener_key(const struct listener *l);
 
+/* Of the certificate in use; 0: none. */
+int64_t listener_not_after(const struct listener *l);
+/* The configuration's names are others now: a certificate without them is renewed. */
+void listener_check_names(struct listener *l);
+
 #endif

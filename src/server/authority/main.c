@@ -26,6 +26,7 @@
 #include "common/log.h"
 #include "server/authority/admin.h"
 #include "server/authority/authority.h"
+#include "server/authority/clock.h"
 #include "server/authority/fronts.h"
 #include "server/authority/issue.h"
 #include "server/authority/listener.h"
@@ -120,7 +121,7 @@ static int decide_first(struct store_tx *tx, void *arg)
     uint8_t name[32];
     sha256(name, issuer_name_der(a->issuer));
     return tx_issuer(tx, issuer_certificate_der(a->issuer), name, issuer_spki_sha256(a->issuer),
-                     issuer_not_after(a->issuer), now_seconds(), &a->issuer_id) ||
+                     issuer_not_after(a->issuer), clock_now(a->clock), &a->issuer_id) ||
                    tx_counts(tx, &a->counts)
                ? -1
                : 0;
@@ -136,6 +137,8 @@ static int open_store(struct authority *a, struct err *err)
 {
     if (store_open(&a->store, a->config->state, err))
         return -1;
+    if (clock_open(&a->clock, a, err))
+        return -1;
     int orphans = issue_resolve_open(a, err);
     if (orphans < 0)
         return -1;
@@ -149,6 +152,48 @@ static int open_store(struct authority *a, struct err *err)
         return err_set(err, ERR_storage_unavailable, "%s",
                        store_problem(a->store) ? store_problem(a->store) : "no memory");
     return orphans;
+}
+
+/* ---- a new configuration ---- */
+
+/* Policy is exchanged between two rounds; the CA's own certificate cannot be: that is a restart. */
+static int take_configuration(struct authority *a, int fd, struct err *err)
+{
+    struct authority fresh = {0};
+    int rc = config_from_fd(&fresh.config, fd, err) || load_issuer(&fresh, err) ? -1 : 0;
+    if (rc == 0 && !bytes_equal(issuer_certificate_der(fresh.issuer),
+                                issuer_certificate_der(a->issuer)))
+        rc = err_set(err, ERR_field_value, "the CA's certificate is another; that takes a restart");
+    if (rc == 0 && strcmp(fresh.config->state, a->config->state) != 0)
+        rc = err_set(err, ERR_field_value, "the state folder is another; that takes a restart");
+    if (rc == 0)
+        rc = profiles_load(&fresh.profiles, fresh.config->conf, a->issuer,
+                           fresh.config->public_url, err);
+    if (rc == 0) {
+        struct config *old_config = a->config;
+        struct profiles *old_profiles = a->profiles;
+        a->config = fresh.config;
+        a->profiles = fresh.profiles;
+        fresh.config = old_config;
+        fresh.profiles = old_profiles;
+        listener_check_names(a->listener);
+    }
+    profiles_free(fresh.profiles);
+    issuer_free(fresh.issuer);
+    buf_free(&fresh.chain);
+    buf_free(&fresh.root);
+    config_free(fresh.config);
+    return rc;
+}
+
+static void reload(struct authority *a, int fd)
+{
+    struct err err;
+    if (take_configuration(a, fd, &err))
+        log_error("the new configuration is not taken: %s", err.text);
+    else
+        log_info("the new configuration is in force");
+    close(fd);
 }
 
 /* ---- the supervisor ---- */
@@ -177,12 +222,18 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
     struct authority *a = arg;
     union {
         struct msg_peer peer;
+        struct msg_reload reload;
         struct msg_token_state state;
     } body;
-    if ((m->type == MSG_peer) != (m->fd >= 0) || msg_decode(&body, m->type, m->fields))
+    int with_fd = m->type == MSG_peer || m->type == MSG_reload;
+    if (with_fd != (m->fd >= 0) || msg_decode(&body, m->type, m->fields))
         return -1;
     if (m->type == MSG_peer)
         return add_peer(a, &body.peer, m->fd);
+    if (m->type == MSG_reload) {
+        reload(a, m->fd);
+        return 0;
+    }
     a->token_fault = body.state.fault;
     snprintf(a->token_detail, sizeof a->token_detail, "%s", body.state.detail);
     return 0;
@@ -267,6 +318,7 @@ static void tear_down(struct authority *a)
     signers_free(a->signers);
     projection_close(a->projection);
     issuing_free(a->issuing);
+    clock_close(a->clock);
     channel_free(a->supervisor);
     store_close(a->store);
     profiles_free(a->profiles);

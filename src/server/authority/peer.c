@@ -20,7 +20,7 @@ struct question *question_new(struct peer *peer, uint64_t id)
     return q;
 }
 
-static void question_end(struct question *q)
+void question_end(struct question *q)
 {
     q->peer->open--;
     if (!q->peer->channel && q->peer->open == 0)
@@ -40,6 +40,8 @@ void question_refuse(struct question *q, const struct err *err)
     struct msg_answer_error m = {.code = err->code, .detail = err->text};
     if (err_http_status(err->code) == 503)
         m.retry_after = 1;
+    if (err->code == ERR_too_many)
+        m.retry_after = (uint32_t)(3600 - now_seconds() % 3600);
     question_answer(q, MSG_answer_error, &m);
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "server/authority/clock.h"
 #include "server/authority/fronts.h"
 #include "server/authority/projection.h"
 #include "server/authority/signers.h"
@@ -68,7 +69,7 @@ static int decide_number(struct store_tx *tx, void *arg)
     int rc = tx_last_crl(tx, p->a->issuer_id, 0, 0, &last);
     if (rc < 0)
         return -1;
-    int64_t now = now_seconds(), end = issuer_not_after(p->a->issuer);
+    int64_t now = clock_now(p->a->clock), end = issuer_not_after(p->a->issuer);
     p->next = (struct crl_row){.issuer = p->a->issuer_id, .this_update = now};
     p->next.number = rc == 0 ? last.number + 1 : 1;
     p->next.next_update = now + p->a->config->crl_life < end ? now + p->a->config->crl_life : end;
@@ -96,6 +97,10 @@ static void begin(struct publishing *p)
     struct err err;
     if (now_seconds() < p->not_before)
         return;
+    if (clock_usable(p->a->clock, &err)) {
+        snprintf(p->problem, sizeof p->problem, "the CRL waits for the clock");
+        return;
+    }
     if (signers_usable(p->a->signers, &err)) {
         snprintf(p->problem, sizeof p->problem, "the CRL waits for the token");
         return;
@@ -172,7 +177,7 @@ static int decide_published(struct store_tx *tx, void *arg)
     char digest[65];
     hex_encode(digest, (struct bytes){p->next.sha256, 32});
     return tx_set_crl_published(tx, &p->next) ||
-                   tx_event(tx, now_seconds(), 0, "crl number=%llu journal=%llu sha256=%s",
+                   tx_event(tx, clock_now(p->a->clock), 0, "crl number=%llu journal=%llu sha256=%s",
                             (unsigned long long)p->next.number,
                             (unsigned long long)p->next.journal_seq, digest)
                ? -1

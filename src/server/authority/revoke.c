@@ -6,221 +6,318 @@
 
 #include "common/log.h"
 #include "pki/crl.h"
-#include "server/authority/caller.h"
+#include "server/authority/caps.h"
+#include "server/authority/clock.h"
 #include "server/authority/projection.h"
 #include "server/authority/publish.h"
 
 struct revocation {
     struct authority *a;
     struct question *q;
-    struct caller caller;
-    char request_id[65], name[65]; /* name: of the operator, for revoke_operator() */
-    uint8_t body_digest[32], serial[20];
-    size_t serial_len;
-    int reason;
+    struct revoke_request req;
 
     /* set by the decision */
     struct err err;
-    int64_t revoked_at;
-    unsigned changed; /* certificates revoked by this request */
+    int64_t now;
+    struct operator_row op;
+    struct msg_answer_revoked answer;
+    struct revoke_serial one; /* what answer.serial points to */
+    unsigned changed;         /* certificates whose state is another now */
+    int left;                 /* how many more are no longer issued than before */
 };
-
-static struct revocation *revocation_new(struct authority *a, struct question *q, int reason)
-{
-    struct revocation *r = calloc(1, sizeof *r);
-    if (!r)
-        fatal("no memory for a revocation");
-    r->a = a;
-    r->q = q;
-    r->reason = reason;
-    return r;
-}
 
 static int store_failed(struct revocation *r)
 {
     return err_set(&r->err, ERR_storage_unavailable, NULL);
 }
 
-static struct bytes serial_of(const struct revocation *r)
-{
-    return (struct bytes){r->serial, r->serial_len};
-}
+/* ---- one certificate ---- */
 
-/* A request_id used before must have come with this very body. */
-static int check_request_id(struct store_tx *tx, struct revocation *r, int64_t operator_id,
-                            int64_t certificate, int64_t now)
+static int change(struct store_tx *tx, struct revocation *r, const struct certificate_row *row,
+                  enum certificate_state to)
 {
-    char text[128];
-    uint8_t key[32], body[32];
-    int64_t id;
-    if (!r->request_id[0])
-        return 0;
-    int n = snprintf(text, sizeof text, "%lld|revoke_cert|id|%s|", (long long)operator_id,
-                     r->request_id);
-    sha256(key, (struct bytes){(const uint8_t *)text, (size_t)n});
-    int rc = tx_request(tx, key, body, &id);
-    if (rc < 0)
-        return store_failed(r);
-    if (rc == 0)
-        return memcmp(body, r->body_digest, 32) == 0
-                   ? 0
-                   : err_set(&r->err, ERR_request_id_reused, NULL);
-    return tx_add_request(tx, key, r->body_digest, certificate, now) ? store_failed(r) : 0;
-}
-
-static int set_revoked(struct store_tx *tx, struct revocation *r, const struct certificate_row *row,
-                       const char *by, int64_t now)
-{
+    static const char *const events[] = {
+        [STATE_ISSUED] = "unheld", [STATE_REVOKED] = "revoked", [STATE_HELD] = "held"};
+    const char *by = r->req.selector == REVOKE_OPERATOR ? "signetctl" : r->op.name;
     char serial[41];
     hex_encode(serial, (struct bytes){row->serial, row->serial_len});
-    if (tx_set_revoked(tx, row->id, STATE_REVOKED, now, r->reason) ||
-        tx_event(tx, now, 0, "revoked serial=%s name=%s reason=%s operator=%s", serial, row->name,
-                 crl_reason_name(r->reason), by))
+    int rc = to == STATE_ISSUED ? tx_set_unheld(tx, row->id)
+                                : tx_set_revoked(tx, row->id, to, r->now, r->req.reason);
+    if (rc || tx_event(tx, r->now, 0, "%s serial=%s name=%s reason=%s operator=%s", events[to],
+                       serial, row->name, crl_reason_name(r->req.reason), by))
         return store_failed(r);
     r->changed++;
+    r->left += (row->state == STATE_ISSUED) - (to == STATE_ISSUED);
+    r->answer.revoked_at = r->now;
     return 0;
 }
 
-/* By what the certificate is now. */
-static int revoke_row(struct store_tx *tx, struct revocation *r, const struct certificate_row *row,
-                      const char *by, int64_t now)
+/* It is revoked: the same once more is the same answer. */
+static int revoked_already(struct revocation *r, const struct certificate_row *row)
 {
+    r->answer.revoked_at = row->revoked_at;
+    if (row->reason == r->req.reason)
+        return 0;
+    return err_set(&r->err, ERR_already_revoked, "it was revoked already, as %s",
+                   crl_reason_name(row->reason));
+}
+
+/* By what it is, and what is asked for. */
+static int apply(struct store_tx *tx, struct revocation *r, const struct certificate_row *row)
+{
+    int hold = r->req.reason == REASON_HOLD, lift = r->req.reason == REASON_REMOVE_FROM_CRL;
     switch (row->state) {
     case STATE_INTENT:
         return err_set(&r->err, ERR_busy, "this certificate is being issued; try again");
     case STATE_REVOKED:
     case STATE_ORPHAN:
-        r->revoked_at = row->revoked_at;
-        return row->reason == r->reason
-                   ? 0
-                   : err_set(&r->err, ERR_already_revoked, "it was revoked already, as %s",
-                             crl_reason_name(row->reason));
+        return revoked_already(r, row);
     case STATE_ISSUED:
+        if (lift)
+            return err_set(&r->err, ERR_not_on_hold, NULL);
+        return change(tx, r, row, hold ? STATE_HELD : STATE_REVOKED);
     case STATE_HELD:
-        r->revoked_at = now;
-        return set_revoked(tx, r, row, by, now);
+        if (hold)
+            return revoked_already(r, row);
+        return change(tx, r, row, lift ? STATE_ISSUED : STATE_REVOKED);
     }
     return err_set(&r->err, ERR_internal, NULL);
 }
 
-static int decide_revoke(struct store_tx *tx, void *arg)
+/* ---- which ones ---- */
+
+static int by_serials(struct store_tx *tx, struct revocation *r)
 {
-    struct revocation *r = arg;
-    struct operator_row op;
     struct certificate_row row;
-    int64_t now = now_seconds();
-    r->err = (struct err){0};
-    r->changed = 0;
-    if (caller_with_role(tx, &r->caller, now, ROLE_REVOKER, &op, &r->err))
-        return -1;
-    int rc = tx_certificate_by_serial(tx, r->a->issuer_id, serial_of(r), &row);
-    if (rc)
-        return rc < 0 ? store_failed(r) : err_set(&r->err, ERR_serial_unknown, NULL);
-    if (row.operator_id == 0)
-        return err_set(&r->err, ERR_role_refused,
-                       "this is an operator's or the server's own certificate; on the server, use "
-                       "signetctl operator revoke");
-    return check_request_id(tx, r, op.id, row.id, now) || revoke_row(tx, r, &row, op.name, now) ? -1
-                                                                                                : 0;
-}
-
-/* What every durable change sets off. */
-static void spread(struct revocation *r)
-{
-    if (!r->changed)
-        return;
-    r->a->counts.issued -= r->changed;
-    r->a->counts.revoked += r->changed;
-    projection_wanted(r->a->projection);
-    publish_wanted(r->a->publishing);
-}
-
-static void refuse(struct revocation *r)
-{
-    if (r->err.code == ERR_none)
-        err_set(&r->err, ERR_storage_unavailable, NULL);
-    question_refuse(r->q, &r->err);
-}
-
-static void after_revoke(int durable, void *arg)
-{
-    struct revocation *r = arg;
-    if (durable) {
-        struct msg_answer_revoked m = {
-            .serial = serial_of(r), .revoked_at = r->revoked_at, .reason = (uint8_t)r->reason};
-        spread(r);
-        question_answer(r->q, MSG_answer_revoked, &m);
-    } else {
-        refuse(r);
+    for (size_t i = 0; i < r->req.serial_count; i++) {
+        struct bytes serial = {r->req.serials[i].bytes, r->req.serials[i].len};
+        char text[41];
+        hex_encode(text, serial);
+        int rc = tx_certificate_by_serial(tx, r->a->issuer_id, serial, &row);
+        if (rc)
+            return rc < 0 ? store_failed(r)
+                          : err_set(&r->err, ERR_serial_unknown,
+                                    "no certificate of this CA has the serial %s", text);
+        if (row.operator_id == 0)
+            return err_set(&r->err, ERR_role_refused,
+                           "%s is an operator's or the server's own certificate; on the server, "
+                           "use signetctl operator revoke",
+                           text);
+        if (apply(tx, r, &row))
+            return r->req.serial_count > 1 ? err_prefix(&r->err, "%s", text) : -1;
     }
-    free(r);
-}
-
-void revoke_certificate(struct authority *a, const struct msg_revoke *m, struct question *q)
-{
-    struct revocation *r = revocation_new(a, q, m->reason);
-    struct err err;
-    caller_copy(&r->caller, m->caller_issuer, m->caller_serial, m->caller_digest,
-                m->caller_address);
-    snprintf(r->request_id, sizeof r->request_id, "%s", m->request_id);
-    if (m->serial.len == 0 || m->body_digest.len != 32 || !crl_reason_name(m->reason) ||
-        m->reason == REASON_HOLD) {
-        err_set(&err, ERR_field_value, NULL);
-        question_refuse(q, &err);
-        free(r);
-        return;
-    }
-    memcpy(r->serial, m->serial.data, m->serial.len);
-    r->serial_len = m->serial.len;
-    memcpy(r->body_digest, m->body_digest.data, 32);
-    if (store_submit(a->store, decide_revoke, after_revoke, r))
-        fatal("no memory for a revocation");
-}
-
-static int decide_operator(struct store_tx *tx, void *arg)
-{
-    struct revocation *r = arg;
-    struct operator_row op;
-    struct certificate_row row = {.id = INT64_MAX};
-    int64_t now = now_seconds();
-    r->err = (struct err){0};
-    r->changed = 0;
-    int rc = tx_operator_by_name(tx, r->name, &op);
-    if (rc)
-        return rc < 0
-                   ? store_failed(r)
-                   : err_set(&r->err, ERR_operator_unknown, "there is no operator \"%s\"", r->name);
-    while ((rc = tx_operator_certificate(tx, op.id, row.id, now, &row)) == 0)
-        if (row.state != STATE_INTENT && set_revoked(tx, r, &row, "signetctl", now))
-            return -1;
-    if (rc < 0)
-        return store_failed(r);
-    if (op.revoked_at)
-        return 0;
-    op.revoked_at = now;
-    if (tx_set_operator(tx, &op) || tx_event(tx, now, 0, "operator-revoked name=%s", op.name))
-        return store_failed(r);
     return 0;
 }
 
-static void after_operator(int durable, void *arg)
+static int by_name(struct store_tx *tx, struct revocation *r)
+{
+    struct certificate_row row = {0};
+    unsigned found = 0;
+    int rc;
+    while ((rc = tx_live_of_name(tx, r->req.name, r->now, row.id, &row)) == 0) {
+        if (++found > 1 && !r->req.is_signed)
+            return err_set(&r->err, ERR_signature_required,
+                           "%s has several live certificates; sign the request, or name a serial",
+                           r->req.name);
+        memcpy(r->one.bytes, row.serial, row.serial_len);
+        r->one.len = row.serial_len;
+        if (apply(tx, r, &row))
+            return -1;
+    }
+    if (rc < 0)
+        return store_failed(r);
+    return found ? 0
+                 : err_set(&r->err, ERR_serial_unknown, "%s has no live certificate", r->req.name);
+}
+
+/* What is on hold or issued; the rest is dealt with already. */
+static int by_issuing_operator(struct store_tx *tx, struct revocation *r)
+{
+    struct certificate_row row = {0};
+    struct operator_row who;
+    int rc = tx_operator_by_name(tx, r->req.name, &who);
+    if (rc)
+        return rc < 0 ? store_failed(r)
+                      : err_set(&r->err, ERR_operator_unknown, "there is no operator \"%s\"",
+                                r->req.name);
+    while ((rc = tx_issued_by_operator(tx, who.id, r->req.from, r->req.to, row.id, &row)) == 0)
+        if (!(row.state == STATE_HELD && r->req.reason == REASON_HOLD) && apply(tx, r, &row))
+            return -1;
+    return rc < 0 ? store_failed(r) : 0;
+}
+
+static int by_operator(struct store_tx *tx, struct revocation *r)
+{
+    struct certificate_row row = {.id = INT64_MAX};
+    struct operator_row who;
+    int rc = tx_operator_by_name(tx, r->req.name, &who);
+    if (rc)
+        return rc < 0 ? store_failed(r)
+                      : err_set(&r->err, ERR_operator_unknown, "there is no operator \"%s\"",
+                                r->req.name);
+    while ((rc = tx_operator_certificate(tx, who.id, row.id, r->now, &row)) == 0)
+        if (row.state != STATE_INTENT && apply(tx, r, &row))
+            return -1;
+    if (rc < 0)
+        return store_failed(r);
+    if (who.revoked_at)
+        return 0;
+    who.revoked_at = r->now;
+    return tx_set_operator(tx, &who) ||
+                   tx_event(tx, r->now, 0, "operator-revoked name=%s", who.name)
+               ? store_failed(r)
+               : 0;
+}
+
+/* ---- exactly once, by request_id ---- */
+
+static void request_key(const struct revocation *r, uint8_t key[32])
+{
+    char text[160];
+    int n = snprintf(text, sizeof text, "%lld|revoke_cert|id|%s|", (long long)r->op.id,
+                     r->req.request_id);
+    sha256(key, (struct bytes){(const uint8_t *)text, (size_t)n});
+}
+
+/* 1: done before, the answer is there; 0: new; -1 refused. */
+static int find_repeated(struct store_tx *tx, struct revocation *r)
+{
+    uint8_t key[32];
+    struct request_row before;
+    if (!r->req.request_id[0])
+        return 0;
+    request_key(r, key);
+    int rc = tx_request(tx, key, &before);
+    if (rc)
+        return rc < 0 ? store_failed(r) : 0;
+    if (memcmp(before.body_sha256, r->req.body_digest, 32) != 0)
+        return err_set(&r->err, ERR_request_id_reused, NULL);
+    struct certificate_row row;
+    if (before.certificate && tx_certificate_by_id(tx, before.certificate, &row))
+        return store_failed(r);
+    if (before.certificate) {
+        memcpy(r->one.bytes, row.serial, row.serial_len);
+        r->one.len = row.serial_len;
+        r->answer.revoked_at = before.result;
+        r->answer.count = 1;
+    } else {
+        r->answer.count = (uint32_t)before.result;
+    }
+    return 1;
+}
+
+static int remember(struct store_tx *tx, struct revocation *r, int64_t certificate)
+{
+    uint8_t key[32];
+    struct request_row row = {.certificate = certificate,
+                              .result = certificate ? r->answer.revoked_at : r->changed};
+    if (!r->req.request_id[0])
+        return 0;
+    request_key(r, key);
+    memcpy(row.body_sha256, r->req.body_digest, 32);
+    return tx_add_request(tx, key, &row, r->now) ? store_failed(r) : 0;
+}
+
+/* ---- the decision ---- */
+
+static int select_and_apply(struct store_tx *tx, struct revocation *r)
+{
+    switch (r->req.selector) {
+    case REVOKE_SERIALS:
+        return by_serials(tx, r);
+    case REVOKE_NAME:
+        return by_name(tx, r);
+    case REVOKE_ISSUED_BY:
+        return by_issuing_operator(tx, r);
+    case REVOKE_OPERATOR:
+        return by_operator(tx, r);
+    }
+    return err_set(&r->err, ERR_internal, NULL);
+}
+
+/* The one certificate that the answer names; 0 when it is of several. */
+static int find_one(struct store_tx *tx, struct revocation *r, int64_t *id)
+{
+    struct certificate_row row;
+    *id = 0;
+    if (r->req.selector == REVOKE_SERIALS && r->req.serial_count == 1)
+        r->one = r->req.serials[0];
+    if (r->one.len == 0 || r->changed > 1) {
+        r->one.len = 0;
+        r->answer.count = r->changed;
+        return 0;
+    }
+    struct bytes serial = {r->one.bytes, r->one.len};
+    if (tx_certificate_by_serial(tx, r->a->issuer_id, serial, &row))
+        return store_failed(r);
+    r->answer.count = 1;
+    *id = row.id;
+    return 0;
+}
+
+static int decide(struct store_tx *tx, void *arg)
 {
     struct revocation *r = arg;
-    if (durable) {
-        struct msg_answer_end m = {.count = r->changed};
-        spread(r);
-        projection_wanted(r->a->projection);
-        question_answer(r->q, MSG_answer_end, &m);
+    int64_t id;
+    int for_caller = r->req.selector != REVOKE_OPERATOR;
+    r->err = (struct err){0};
+    r->now = clock_now(r->a->clock);
+    r->answer = (struct msg_answer_revoked){.reason = (uint8_t)r->req.reason};
+    r->one.len = 0;
+    r->changed = 0;
+    r->left = 0;
+    if (for_caller &&
+        caller_with_role(tx, &r->req.caller, r->now, ROLE_REVOKER, &r->op, &r->err))
+        return -1;
+    int rc = for_caller ? find_repeated(tx, r) : 0;
+    if (rc)
+        return rc < 0 ? -1 : 0;
+    if (select_and_apply(tx, r) || find_one(tx, r, &id))
+        return -1;
+    if (!for_caller)
+        return 0;
+    if (r->changed && caps_take(tx, r->a->config, &r->op, 0, r->changed, r->now, &r->err))
+        return -1;
+    return remember(tx, r, id);
+}
+
+static void spread(struct revocation *r)
+{
+    r->a->counts.issued -= (uint64_t)(int64_t)r->left;
+    r->a->counts.revoked += (uint64_t)(int64_t)r->left;
+    projection_wanted(r->a->projection);
+    if (r->changed)
+        publish_wanted(r->a->publishing);
+}
+
+static void after(int durable, void *arg)
+{
+    struct revocation *r = arg;
+    struct msg_answer_end end = {.count = r->changed};
+    if (!durable) {
+        if (r->err.code == ERR_none)
+            err_set(&r->err, ERR_storage_unavailable, NULL);
+        question_refuse(r->q, &r->err);
     } else {
-        refuse(r);
+        spread(r);
+        r->answer.serial = (struct bytes){r->one.bytes, r->one.len};
+        if (r->req.selector == REVOKE_OPERATOR)
+            question_answer(r->q, MSG_answer_end, &end);
+        else
+            question_answer(r->q, MSG_answer_revoked, &r->answer);
     }
+    free(r->req.serials);
     free(r);
 }
 
-void revoke_operator(struct authority *a, const char *name, int reason, struct question *q)
+void revoke_certificates(struct authority *a, const struct revoke_request *req, struct question *q)
 {
-    struct revocation *r = revocation_new(a, q, reason);
-    snprintf(r->name, sizeof r->name, "%s", name);
-    if (store_submit(a->store, decide_operator, after_operator, r))
+    struct revocation *r = calloc(1, sizeof *r);
+    if (!r)
+        fatal("no memory for a revocation");
+    r->a = a;
+    r->q = q;
+    r->req = *req;
+    if (store_submit(a->store, decide, after, r))
         fatal("no memory for a revocation");
 }

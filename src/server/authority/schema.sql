@@ -59,16 +59,28 @@ CREATE INDEX certificate_by_name ON certificate (name);
 CREATE INDEX certificate_by_key ON certificate (spki_sha256);
 CREATE INDEX certificate_by_subject_operator ON certificate (subject_operator)
     WHERE subject_operator IS NOT NULL;
-CREATE INDEX certificate_open ON certificate (state) WHERE state = 0;
+CREATE INDEX certificate_by_operator ON certificate (operator, issued_at)
+    WHERE operator IS NOT NULL;
+CREATE INDEX certificate_by_state ON certificate (state);
+CREATE INDEX certificate_by_time ON certificate (created_at);
 CREATE INDEX certificate_on_crl ON certificate (issuer, shard, serial) WHERE state >= 2;
 
 CREATE TABLE request (         -- exactly once: what was asked, and what became of it
     key         BLOB PRIMARY KEY,
     body_sha256 BLOB NOT NULL,
-    certificate INTEGER NOT NULL REFERENCES certificate,
+    certificate INTEGER REFERENCES certificate, -- what it led to, when that is one
+    result      INTEGER NOT NULL DEFAULT 0,     -- else a time or count, as the operation says
     created_at  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX request_by_certificate ON request (certificate);
+
+CREATE TABLE usage (           -- what the caps count; operator 0: all of them
+    operator INTEGER NOT NULL,
+    hour     INTEGER NOT NULL,                  -- since 1970
+    issued   INTEGER NOT NULL,
+    revoked  INTEGER NOT NULL,
+    PRIMARY KEY (operator, hour)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE crl (
     issuer      INTEGER NOT NULL REFERENCES issuer,
@@ -83,6 +95,7 @@ CREATE TABLE crl (
 
 CREATE TABLE journal (         -- the truth behind journal.log, a line a row
     seq         INTEGER PRIMARY KEY,
+    at          INTEGER NOT NULL,
     line        TEXT NOT NULL,
     hash        BLOB NOT NULL,                  -- SHA-256 of the hash before and this line
     certificate INTEGER REFERENCES certificate  -- whose file this event made

@@ -1,6 +1,7 @@
 #include "server/authority/status.h"
 
 #include "server/authority/caller.h"
+#include "server/authority/clock.h"
 #include "server/authority/listener.h"
 #include "server/authority/projection.h"
 #include "server/authority/publish.h"
@@ -10,6 +11,8 @@
 static const char *problem(struct authority *a)
 {
     const char *why = store_problem(a->store);
+    if (!why)
+        why = clock_problem(a->clock);
     if (!why)
         why = projection_problem(a->projection);
     if (!why)
@@ -23,7 +26,8 @@ void status_fill(struct authority *a, struct msg_answer_status *m, int detailed)
 {
     const struct crl_row *crl = publish_current(a->publishing);
     *m = (struct msg_answer_status){.token_detail = "", .custody = "", .problem = ""};
-    m->ready = signers_ready(a->signers) > 0 && !store_problem(a->store) && !a->stopping;
+    m->ready = signers_ready(a->signers) > 0 && !store_problem(a->store) &&
+               !clock_problem(a->clock) && !a->stopping;
     if (!detailed)
         return;
     m->detailed = 1;
@@ -41,6 +45,8 @@ void status_fill(struct authority *a, struct msg_answer_status *m, int detailed)
     m->crl_next_update = crl->next_update;
     m->issuer_not_after = issuer_not_after(a->issuer);
     m->started_at = a->started_at;
+    m->time = now_seconds();
+    m->listener_not_after = listener_not_after(a->listener);
     m->problem = problem(a);
 }
 
@@ -57,7 +63,7 @@ static int read_status(struct store_tx *tx, void *arg)
     struct operator_row op;
     uint8_t hash[32];
     return tx_journal_head(tx, &s->seq, hash) ||
-                   caller_operator(tx, &s->caller, now_seconds(), &op, &s->err)
+                   caller_operator(tx, &s->caller, clock_now(s->a->clock), &op, &s->err)
                ? -1
                : 0;
 }

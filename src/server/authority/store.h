@@ -22,6 +22,9 @@ enum certificate_state {
     STATE_ORPHAN =
         4 /* an intent that came to nothing, on the CRL in case it was signed after all */
 };
+/* What the laptop reported of the board that the certificate is for. */
+enum board_state { BOARD_UNREPORTED = 0, BOARD_FLASHED = 1, BOARD_VERIFIED = 2 };
+
 const char *certificate_state_name(enum certificate_state s);
 
 struct store;    /* one connection */
@@ -69,6 +72,7 @@ struct certificate_row {
     uint8_t spki_sha256[32], tbs_sha256[32], der_sha256[32];
     int64_t not_before, not_after, created_at, issued_at, revoked_at;
     int reason;
+    int board;        /* enum board_state */
     struct bytes der; /* a view; empty until issued */
 };
 
@@ -96,18 +100,44 @@ int tx_live_certificate(struct store_tx *tx, const char *name, const char *profi
 int tx_add_intent(struct store_tx *tx, struct certificate_row *row);
 int tx_set_issued(struct store_tx *tx, int64_t id, struct bytes der, const uint8_t sha256[32],
                   int64_t at);
+/* Whose certificate this one took the place of. */
+int tx_set_replaces(struct store_tx *tx, int64_t id, int64_t older);
 /* Orphan: the request that led to it is forgotten, so that a retry gets a new serial. */
 int tx_set_orphan(struct store_tx *tx, int64_t id, int64_t at);
 int tx_set_revoked(struct store_tx *tx, int64_t id, enum certificate_state state, int64_t at,
                    int reason);
+/* Off hold: issued again, as if it had never been. */
+int tx_set_unheld(struct store_tx *tx, int64_t id);
+/* The next certificate after `after`, by id, that an operator asked for within [from, to] and that
+ * is issued or on hold. */
+int tx_issued_by_operator(struct store_tx *tx, int64_t operator_id, int64_t from, int64_t to,
+                          int64_t after, struct certificate_row *row);
+/* The next live one (issued or on hold, not expired) of this name, by id. */
+int tx_live_of_name(struct store_tx *tx, const char *name, int64_t now, int64_t after,
+                    struct certificate_row *row);
+
+struct list_filter {
+    const char *name;    /* NULL or "": any */
+    int64_t operator_id; /* who asked; 0: any */
+    int state;           /* enum certificate_state; -1: any */
+    int64_t from, to;    /* of the intent, inclusive; 0: open */
+    int64_t after;       /* id; pages go on from here */
+    unsigned limit;
+};
+/* By id, at most limit rows; each returns non-zero to stop with -1. */
+int tx_list(struct store_tx *tx, const struct list_filter *filter,
+            int (*each)(const struct certificate_row *row, void *arg), void *arg);
 /* The first open intent, for the start. */
 int tx_open_intent(struct store_tx *tx, struct certificate_row *row);
 
-int tx_request(struct store_tx *tx, const uint8_t key[32], uint8_t body_sha256[32],
-               int64_t *certificate);
-int tx_add_request(struct store_tx *tx, const uint8_t key[32], const uint8_t body_sha256[32],
-                   int64_t certificate, int64_t at);
-int tx_forget_request(struct store_tx *tx, const uint8_t key[32]);
+struct request_row {
+    uint8_t body_sha256[32];
+    int64_t certificate; /* 0: none in particular */
+    int64_t result;      /* a time or a count, as the operation says */
+};
+int tx_request(struct store_tx *tx, const uint8_t key[32], struct request_row *row);
+int tx_add_request(struct store_tx *tx, const uint8_t key[32], const struct request_row *row,
+                   int64_t at);
 
 /* The issuer's row for this certificate, made when it is new. */
 int tx_issuer(struct store_tx *tx, struct bytes certificate, const uint8_t name_sha256[32],
@@ -126,6 +156,8 @@ int tx_operator_certificate(struct store_tx *tx, int64_t operator_id, int64_t be
  * time: "issued serial=… name=…". certificate 0: none has its file from this. */
 int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* When the newest event was; 1 when there is none. */
+int tx_last_event_time(struct store_tx *tx, int64_t *at);
 /* Sequence and hash of the newest event (0 and zeros when there is none). */
 int tx_journal_head(struct store_tx *tx, uint64_t *seq, uint8_t hash[32]);
 
@@ -161,6 +193,15 @@ struct revoked_row {
  * expired_before. each returns non-zero to stop with -1. */
 int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expired_before,
                     int (*each)(const struct revoked_row *row, void *arg), void *arg);
+
+/* What the caps count. usage sums the hour that `now` is in, and the 24 up to it. */
+struct usage {
+    uint64_t issued_hour, issued_day, revoked_hour, revoked_day;
+};
+int tx_usage(struct store_tx *tx, int64_t operator_id, int64_t now, struct usage *usage);
+/* Adds to the operator's hour (0: none) and to that of all. */
+int tx_add_usage(struct store_tx *tx, int64_t operator_id, int64_t now, unsigned issued,
+                 unsigned revoked);
 
 struct store_counts {
     uint64_t issued, revoked, orphans, open;

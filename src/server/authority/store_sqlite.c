@@ -23,7 +23,7 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
 /* Every statement, by name; prepared on first use and kept. */
 #define CERTIFICATE_COLUMNS                                                                        \
     "id,issuer,serial,state,profile,name,operator,subject_operator,spki_sha256,tbs_sha256,"        \
-    "der_sha256,not_before,not_after,created_at,issued_at,revoked_at,reason,der"
+    "der_sha256,not_before,not_after,created_at,issued_at,revoked_at,reason,der,board"
 #define STATEMENTS(X)                                                                              \
     X(begin, "BEGIN IMMEDIATE")                                                                    \
     X(begin_read, "BEGIN")                                                                         \
@@ -49,11 +49,26 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
     X(set_orphan, "UPDATE certificate SET state=4,revoked_at=?,reason=0 WHERE id=? AND state=0")   \
     X(forget_requests, "DELETE FROM request WHERE certificate=?")                                  \
     X(set_revoked, "UPDATE certificate SET state=?,revoked_at=?,reason=? WHERE id=?")              \
+    X(set_replaces, "UPDATE certificate SET replaces=? WHERE id=?")                                \
+    X(set_unheld,                                                                                  \
+      "UPDATE certificate SET state=1,revoked_at=NULL,reason=NULL WHERE id=? AND state=3")         \
+    X(issued_by_operator, "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE operator=?"       \
+                          " AND issued_at BETWEEN ? AND ? AND id>? AND state IN (1,3)"             \
+                          " ORDER BY id LIMIT 1")                                                  \
+    X(live_of_name, "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE name=? AND id>?"        \
+                    " AND state IN (1,3) AND not_after>? AND operator IS NOT NULL"                 \
+                    " ORDER BY id LIMIT 1")                                                        \
+    X(usage, "SELECT coalesce(sum(issued) FILTER (WHERE hour=?),0),coalesce(sum(issued),0),"       \
+             "coalesce(sum(revoked) FILTER (WHERE hour=?),0),coalesce(sum(revoked),0) FROM usage"  \
+             " WHERE operator=? AND hour>?")                                                       \
+    X(add_usage, "INSERT INTO usage (operator,hour,issued,revoked) VALUES (?,?,?,?)"               \
+                 " ON CONFLICT DO UPDATE SET issued=issued+excluded.issued,"                       \
+                 "revoked=revoked+excluded.revoked")                                               \
+    X(last_event_time, "SELECT at FROM journal ORDER BY seq DESC LIMIT 1")                         \
     X(open_intent, "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE state=0 LIMIT 1")        \
-    X(request, "SELECT body_sha256,certificate FROM request WHERE key=?")                          \
-    X(add_request, "INSERT INTO request (key,body_sha256,certificate,created_at)"                  \
-                   " VALUES (?,?,?,?)")                                                            \
-    X(forget_request, "DELETE FROM request WHERE key=?")                                           \
+    X(request, "SELECT body_sha256,certificate,result FROM request WHERE key=?")                          \
+    X(add_request, "INSERT INTO request (key,body_sha256,certificate,result,created_at)"           \
+                   " VALUES (?,?,?,?,?)")                                                          \
     X(find_issuer, "SELECT id FROM issuer WHERE certificate_sha256=?")                             \
     X(add_key, "INSERT OR IGNORE INTO ca_key (spki_sha256) VALUES (?)")                            \
     X(find_key, "SELECT id FROM ca_key WHERE spki_sha256=?")                                       \
@@ -69,7 +84,7 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                             " subject_operator=? AND id<? AND state IN (0,1,3) AND not_after>?"    \
                             " ORDER BY id DESC LIMIT 1")                                           \
     X(journal_head, "SELECT seq,hash FROM journal ORDER BY seq DESC LIMIT 1")                      \
-    X(add_event, "INSERT INTO journal (seq,line,hash,certificate) VALUES (?,?,?,?)")               \
+    X(add_event, "INSERT INTO journal (seq,at,line,hash,certificate) VALUES (?,?,?,?,?)")               \
     X(event_after, "SELECT seq,line,certificate FROM journal WHERE seq>? ORDER BY seq LIMIT 1")    \
     X(meta, "SELECT value FROM meta WHERE name=?")                                                 \
     X(set_meta, "INSERT INTO meta (name,value) VALUES (?,?)"                                       \
@@ -466,6 +481,7 @@ static void read_certificate(sqlite3_stmt *row, struct certificate_row *c)
     c->revoked_at = sqlite3_column_int64(row, 15);
     c->reason = sqlite3_column_int(row, 16);
     c->der = column(row, 17);
+    c->board = sqlite3_column_int(row, 18);
 }
 
 static int found_certificate(struct store_tx *tx, int rc, struct certificate_row *c)
@@ -559,29 +575,123 @@ int tx_set_revoked(struct store_tx *tx, int64_t id, enum certificate_state state
                        run(of(tx), S_set_revoked, "iiii", (int64_t)state, at, (int64_t)reason, id));
 }
 
+int tx_set_replaces(struct store_tx *tx, int64_t id, int64_t older)
+{
+    return changed_one(tx, run(of(tx), S_set_replaces, "ii", older, id));
+}
+
+int tx_set_unheld(struct store_tx *tx, int64_t id)
+{
+    return changed_one(tx, run(of(tx), S_set_unheld, "i", id));
+}
+
+int tx_issued_by_operator(struct store_tx *tx, int64_t operator_id, int64_t from, int64_t to,
+                          int64_t after, struct certificate_row *c)
+{
+    return found_certificate(
+        tx, query(of(tx), NULL, S_issued_by_operator, "iiii", operator_id, from, to, after), c);
+}
+
+int tx_live_of_name(struct store_tx *tx, const char *name, int64_t now, int64_t after,
+                    struct certificate_row *c)
+{
+    return found_certificate(tx, query(of(tx), NULL, S_live_of_name, "tii", name, after, now), c);
+}
+
+/* The conditions that are asked for, so that SQLite can choose an index by them. */
+static int list_statement(struct store *s, const struct list_filter *f, sqlite3_stmt **st)
+{
+    char sql[1024];
+    snprintf(sql, sizeof sql,
+             "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE id>?1%s%s%s%s%s"
+             " ORDER BY id LIMIT ?2",
+             f->name && *f->name ? " AND name=?3" : "", f->operator_id ? " AND operator=?4" : "",
+             f->state >= 0 ? " AND state=?5" : "", f->from ? " AND created_at>=?6" : "",
+             f->to ? " AND created_at<=?7" : "");
+    if (sqlite3_prepare_v2(s->db, sql, -1, st, NULL))
+        return -1;
+    sqlite3_bind_int64(*st, 1, f->after);
+    sqlite3_bind_int64(*st, 2, f->limit);
+    if (f->name && *f->name)
+        sqlite3_bind_text(*st, 3, f->name, -1, SQLITE_STATIC);
+    if (f->operator_id)
+        sqlite3_bind_int64(*st, 4, f->operator_id);
+    if (f->state >= 0)
+        sqlite3_bind_int64(*st, 5, f->state);
+    if (f->from)
+        sqlite3_bind_int64(*st, 6, f->from);
+    if (f->to)
+        sqlite3_bind_int64(*st, 7, f->to);
+    return 0;
+}
+
+int tx_list(struct store_tx *tx, const struct list_filter *filter,
+            int (*each)(const struct certificate_row *row, void *arg), void *arg)
+{
+    sqlite3_stmt *st = NULL;
+    int step = SQLITE_ERROR;
+    if (list_statement(of(tx), filter, &st) == 0)
+        while ((step = sqlite3_step(st)) == SQLITE_ROW) {
+            struct certificate_row row;
+            read_certificate(st, &row);
+            if (each(&row, arg))
+                break;
+        }
+    if (step != SQLITE_DONE)
+        note_problem(of(tx));
+    sqlite3_finalize(st);
+    return step == SQLITE_DONE ? 0 : -1;
+}
+
+#define HOUR 3600
+
+int tx_usage(struct store_tx *tx, int64_t operator_id, int64_t now, struct usage *usage)
+{
+    sqlite3_stmt *row;
+    int64_t hour = now / HOUR;
+    if (query(of(tx), &row, S_usage, "iiii", hour, hour, operator_id, hour - 24) != 0)
+        return -1;
+    usage->issued_hour = (uint64_t)sqlite3_column_int64(row, 0);
+    usage->issued_day = (uint64_t)sqlite3_column_int64(row, 1);
+    usage->revoked_hour = (uint64_t)sqlite3_column_int64(row, 2);
+    usage->revoked_day = (uint64_t)sqlite3_column_int64(row, 3);
+    return 0;
+}
+
+static int add_usage(struct store_tx *tx, int64_t operator_id, int64_t now, unsigned issued,
+                     unsigned revoked)
+{
+    return run(of(tx), S_add_usage, "iiii", operator_id, now / HOUR, (int64_t)issued,
+               (int64_t)revoked);
+}
+
+int tx_add_usage(struct store_tx *tx, int64_t operator_id, int64_t now, unsigned issued,
+                 unsigned revoked)
+{
+    return (operator_id && add_usage(tx, operator_id, now, issued, revoked)) ||
+                   add_usage(tx, 0, now, issued, revoked)
+               ? -1
+               : 0;
+}
+
 /* ---- requests, issuers, operators ---- */
 
-int tx_request(struct store_tx *tx, const uint8_t key[32], uint8_t body_sha256[32],
-               int64_t *certificate)
+int tx_request(struct store_tx *tx, const uint8_t key[32], struct request_row *r)
 {
     sqlite3_stmt *row;
     int rc = query(of(tx), &row, S_request, "d", key);
     if (rc == 0) {
-        column_fixed(body_sha256, 32, row, 0);
-        *certificate = sqlite3_column_int64(row, 1);
+        column_fixed(r->body_sha256, 32, row, 0);
+        r->certificate = sqlite3_column_int64(row, 1);
+        r->result = sqlite3_column_int64(row, 2);
     }
     return rc;
 }
 
-int tx_add_request(struct store_tx *tx, const uint8_t key[32], const uint8_t body_sha256[32],
-                   int64_t certificate, int64_t at)
+int tx_add_request(struct store_tx *tx, const uint8_t key[32], const struct request_row *r,
+                   int64_t at)
 {
-    return run(of(tx), S_add_request, "ddii", key, body_sha256, certificate, at);
-}
-
-int tx_forget_request(struct store_tx *tx, const uint8_t key[32])
-{
-    return run(of(tx), S_forget_request, "d", key);
+    return run(of(tx), S_add_request, "ddoii", key, r->body_sha256, r->certificate, r->result, at);
 }
 
 static int add_issuer(struct store_tx *tx, struct bytes certificate, const uint8_t digest[32],
@@ -669,6 +779,15 @@ int tx_journal_head(struct store_tx *tx, uint64_t *seq, uint8_t hash[32])
     return 0;
 }
 
+int tx_last_event_time(struct store_tx *tx, int64_t *at)
+{
+    sqlite3_stmt *row;
+    int rc = query(of(tx), &row, S_last_event_time, "");
+    if (rc == 0)
+        *at = sqlite3_column_int64(row, 0);
+    return rc;
+}
+
 /* SHA-256 over the hash before and "seq time text": the chain that each CRL anchors. */
 static void chain(uint8_t hash[32], const char *line, size_t len)
 {
@@ -697,7 +816,7 @@ int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *f
     chain(hash, line, len);
     hex_encode(hex, (struct bytes){hash, 32});
     snprintf(line + len, sizeof line - len, " %s", hex);
-    return run(of(tx), S_add_event, "itdo", (int64_t)seq + 1, line, hash, certificate);
+    return run(of(tx), S_add_event, "iitdo", (int64_t)seq + 1, at, line, hash, certificate);
 }
 
 int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *e)

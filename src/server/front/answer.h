@@ -5,7 +5,7 @@
 
 #include "common/err.h"
 #include "common/msg.h"
-#include "server/front/operations.h"
+#include "server/request/operations.h"
 
 char *answer_error(enum operation op, enum err_code code, const char *text);
 char *answer_issued(const struct msg_answer_certificate *m, const char *chain_base64);

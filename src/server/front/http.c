@@ -14,7 +14,7 @@
 #include "common/log.h"
 #include "server/front/answer.h"
 #include "server/front/error_page.h"
-#include "server/front/json.h"
+#include "server/request/request.h"
 
 #define INPUT_MAX ((size_t)2 * REQUEST_MAX) /* of a connection, not yet looked at */
 #define LOG_LINES 20                        /* refusals a second; more are counted */

@@ -9,7 +9,7 @@
 #include "common/bytes.h"
 #include "common/err.h"
 #include "server/front/documents.h"
-#include "server/front/operations.h"
+#include "server/request/operations.h"
 #include "server/front/tls.h"
 
 #define HTTP_HEADERS_MAX 8192

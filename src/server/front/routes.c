@@ -11,7 +11,7 @@
 #include "pki/key.h"
 #include "pki/mac.h"
 #include "server/front/answer.h"
-#include "server/front/json.h"
+#include "server/request/request.h"
 
 /* Fills M_CALLER of a message. */
 #define SET_CALLER(m, c)                                                                           \

@@ -68,7 +68,9 @@ static int start_slot(struct supervisor *s, struct slot *slot, enum role_name ro
 {
     slot->tried = 1;
     slot->child = child_start(s, role, number);
-    if (!slot->child)
+    if (slot->child)
+        slot->child->slot = slot;
+    else
         back_off(slot, NULL);
     return slot->child ? 0 : -1;
 }
@@ -107,7 +109,7 @@ static void start_fronts(struct supervisor *s)
     int64_t now = monotonic_ms();
     for (unsigned i = 0; i < s->config->fronts; i++)
         if (!s->fronts[i].child && now >= s->fronts[i].not_before)
-            start_slot(s, &s->fronts[i], PROC_FRONT, i + 1);
+            start_slot(s, &s->fronts[i], PROC_FRONT, ++s->front_number);
 }
 
 static int start_authority(struct supervisor *s)
@@ -135,8 +137,17 @@ static unsigned ready_children(const struct supervisor *s, enum role_name role)
     unsigned n = 0;
     const struct child *c;
     LIST_FOREACH(c, &s->children, next)
-    n += c->role == role && c->ready;
+    n += c->role == role && c->ready && !c->retiring;
     return n;
+}
+
+/* The new fronts serve: those of the configuration before answer what they took, and end. */
+static void retire_old_fronts(struct supervisor *s)
+{
+    struct child *c;
+    LIST_FOREACH (c, &s->children, next)
+        if (c->retiring)
+            child_signal(c, SIGTERM);
 }
 
 /* ---- stopping: fronts first, so that what they took is answered; then the authority ---- */
@@ -200,10 +211,11 @@ static void on_ready(struct child *c)
     c->ready = 1;
     if (c->role == PROC_SIGNER)
         tell_token_state(s, TOKEN_OK, "");
-    if (c->role == PROC_FRONT && !s->announced &&
-        ready_children(s, PROC_FRONT) == s->config->fronts) {
+    if (c->role == PROC_FRONT && ready_children(s, PROC_FRONT) == s->config->fronts) {
+        if (!s->announced)
+            log_info("ready");
         s->announced = 1;
-        log_info("ready");
+        retire_old_fronts(s);
     }
 }
 
@@ -287,7 +299,9 @@ static void say_end(const struct child *c)
 
 static void signer_ended(struct supervisor *s, struct child *c)
 {
-    struct slot *slot = &s->signers[c->number - 1];
+    struct slot *slot = c->slot;
+    if (!slot)
+        return; /* of a configuration that is no more */
     slot->child = NULL;
     back_off(slot, c);
     if (c->fault)
@@ -338,9 +352,9 @@ void on_child_end(struct child *c)
         authority_ended(s, c);
     else if (c->role == PROC_SIGNER)
         signer_ended(s, c);
-    else if (c->role == PROC_FRONT) {
-        s->fronts[c->number - 1].child = NULL;
-        back_off(&s->fronts[c->number - 1], c);
+    else if (c->slot) {
+        c->slot->child = NULL;
+        back_off(c->slot, c);
     }
     child_free(c);
 }
@@ -403,8 +417,8 @@ static void on_stop_signal(evutil_socket_t number, short what, void *arg)
 
 static void on_hup(evutil_socket_t number, short what, void *arg)
 {
-    (void)number, (void)what, (void)arg;
-    log_warn("SIGHUP: a changed configuration is read at the next start");
+    (void)number, (void)what;
+    reload(arg);
 }
 
 static void run(struct supervisor *s)
@@ -446,23 +460,6 @@ static int lock_state(struct supervisor *s, struct err *err)
     }
     return err_set(err, ERR_storage_unavailable, "%s is locked: another signetd runs on this state",
                    path);
-}
-
-static int load_config(struct supervisor *s, const char *path, struct err *err)
-{
-    struct buf text;
-    if (file_read(&text, path, CONFIG_SIZE_MAX, err))
-        return err_prefix(err, "configuration");
-    int rc = config_parse(&s->config, buf_view(&text), path, err);
-    if (rc == 0 && (s->config_fd = config_memfd(buf_view(&text), err)) < 0)
-        rc = -1;
-    buf_free(&text);
-    if (rc == 0 && access(s->config->module, R_OK))
-        rc = err_set(err, ERR_field_value,
-                     "[token] module %s: %s; give the path of the PKCS#11 "
-                     "module",
-                     s->config->module, strerror(errno));
-    return rc;
 }
 
 static int open_sockets(struct supervisor *s, struct err *err)
@@ -518,14 +515,15 @@ static int usage(int code)
     return code;
 }
 
-static int check(struct supervisor *s, const char *path)
+static int check(struct supervisor *s)
 {
     struct err err;
     if (child_check_authority(s, &err)) {
         log_error("%s", err.text);
         return 1;
     }
-    printf("signetd: %s is valid, and so are its profiles and CA certificates\n", path);
+    printf("signetd: %s is valid, and so are its profiles and CA certificates\n",
+           s->config_path);
     return 0;
 }
 
@@ -552,13 +550,13 @@ int main(int argc, char **argv)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     static const struct rlimit no_core = {0, 0};
-    struct supervisor s = {.config_fd = -1, .lock = -1, .tls_socket = -1, .http_socket = -1};
-    const char *path = CONFIG_DEFAULT_PATH;
+    struct supervisor s = {.config_fd = -1, .lock = -1, .tls_socket = -1, .http_socket = -1,
+                           .config_path = CONFIG_DEFAULT_PATH};
     struct err err;
     int only_check = 0, option, rc;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'c')
-            path = optarg;
+            s.config_path = optarg;
         else if (option == 'k')
             only_check = 1;
         else if (option == 'v')
@@ -574,11 +572,11 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
     LIST_INIT(&s.children);
-    if (load_config(&s, path, &err)) {
+    if (load_config(&s, &err)) {
         log_error("%s", err.text);
         rc = 1;
     } else {
-        rc = only_check ? check(&s, path) : serve(&s);
+        rc = only_check ? check(&s) : serve(&s);
     }
     tear_down(&s);
     return rc;

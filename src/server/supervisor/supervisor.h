@@ -20,6 +20,8 @@ struct child {
     int status;              /* of waitpid(2) */
     struct channel *channel; /* to it; NULL when it hung up */
     int ready;
+    int retiring;             /* a front of an earlier configuration: ends when the new ones serve */
+    struct slot *slot;        /* of a signer or front; NULL when none waits for its end */
     uint8_t fault; /* enum token_fault it reported, a signer */
     char detail[512];
     int64_t started_at; /* monotonic, ms */
@@ -46,6 +48,8 @@ struct supervisor {
     struct children children;
     struct child *authority;
     struct slot *signers, *fronts;
+    unsigned front_number; /* of the one started last: an old and a new one are never confused */
+    const char *config_path;
     int pin_blocked;    /* no login until `signetctl pin retry` */
     int announced;      /* "ready" was logged */
     int64_t stop_since; /* of the current step of stopping */
@@ -70,6 +74,15 @@ const char *role_text(enum role_name role);
 
 void on_child_message(struct child *c, const struct msg *m);
 void on_child_end(struct child *c); /* reaped and hung up */
+
+/* ---- reload.c ---- */
+
+/* SIGHUP: the configuration is read and checked whole, then fronts are started with it and the old
+ * ones drain; the authority takes the new policy, signers start anew when the token's settings are
+ * others. What is wrong is logged and nothing changes. */
+void reload(struct supervisor *s);
+/* Reads and parses s->config_path into s->config and s->config_fd. */
+int load_config(struct supervisor *s, struct err *err);
 
 /* ---- listen.c ---- */
 

@@ -1,8 +1,9 @@
-#include "server/front/json.h"
+#include "server/request/request.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <cjson/cJSON.h>
 
 struct request {
@@ -231,7 +232,7 @@ static int is_token(const char *text)
 {
     size_t len = strlen(text);
     return len >= 1 && len <= 64 &&
-           strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-") ==
+           strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:@-") ==
                len;
 }
 
@@ -241,15 +242,32 @@ static int is_serial(const char *text)
     return len >= 2 && len <= 40 && len % 2 == 0 && strspn(text, "0123456789abcdefABCDEF") == len;
 }
 
-static int check_value(const struct field *f, const cJSON *value, struct err *err)
+/* RFC 3339 section 5.6, whole seconds, UTC by "Z"; -1: it is not one. */
+static int64_t parse_time(const char *text)
 {
-    if (!cJSON_IsString(value))
-        return err_set(err, ERR_field_type, "the field \"%s\" must be a string", f->name);
-    const char *text = value->valuestring;
+    struct tm tm = {0};
+    char again[32];
+    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    if (!end || *end || strlen(text) != 20 || tm.tm_year < 70)
+        return -1;
+    time_t t = timegm(&tm);
+    /* strptime() takes February 30; what it means is then written otherwise */
+    if (t < 0 || !strftime(again, sizeof again, "%Y-%m-%dT%H:%M:%SZ", &tm) ||
+        strcmp(again, text) != 0)
+        return -1;
+    return (int64_t)t;
+}
+
+static int wrong_type(const struct field *f, const char *wanted, struct err *err)
+{
+    return err_set(err, ERR_field_type, "the field \"%s\" must be %s", f->name, wanted);
+}
+
+static int check_text(const struct field *f, const char *text, struct err *err)
+{
     if (f->kind == FIELD_TOKEN && !is_token(text))
         return err_set(err, ERR_field_value,
-                       "the field \"%s\" must be 1 to 64 of letters, digits, '.', '_', ':', '-'",
-                       f->name);
+                       "the field \"%s\" must be 1 to 64 of letters, digits, . _ : @ -", f->name);
     if (f->kind == FIELD_SERIAL && !is_serial(text))
         return err_set(err, ERR_field_value,
                        "the field \"%s\" must be a serial number: hex digits, an even number of "
@@ -257,7 +275,57 @@ static int check_value(const struct field *f, const cJSON *value, struct err *er
                        f->name);
     if (f->kind == FIELD_BASE64 && !*text)
         return err_set(err, ERR_field_value, "the field \"%s\" is empty", f->name);
+    if (f->kind == FIELD_TIME && parse_time(text) < 0)
+        return err_set(err, ERR_field_value,
+                       "the field \"%s\" must be a time such as 2026-11-23T12:00:00Z", f->name);
     return 0;
+}
+
+static int check_serials(const struct field *f, const cJSON *value, struct err *err)
+{
+    int n = cJSON_GetArraySize(value);
+    const cJSON *element;
+    if (!cJSON_IsArray(value))
+        return wrong_type(f, "an array of serial numbers", err);
+    if (n < 1 || n > SERIALS_MAX)
+        return err_set(err, ERR_field_value, "the field \"%s\" must have 1 to %d elements", f->name,
+                       SERIALS_MAX);
+    cJSON_ArrayForEach(element, value)
+    {
+        if (!cJSON_IsString(element))
+            return wrong_type(f, "an array of serial numbers", err);
+        if (!is_serial(element->valuestring))
+            return err_set(err, ERR_field_value, "an element of \"%s\" is not a serial number",
+                           f->name);
+    }
+    return 0;
+}
+
+static int check_count(const struct field *f, const cJSON *value, struct err *err)
+{
+    double n = value->valuedouble;
+    if (!cJSON_IsNumber(value))
+        return wrong_type(f, "a number", err);
+    if (!(n >= 1 && n <= 500) || n != (double)(int)n)
+        return err_set(err, ERR_field_value, "the field \"%s\" must be a whole number of 1 to 500",
+                       f->name);
+    return 0;
+}
+
+static int check_value(const struct field *f, const cJSON *value, struct err *err)
+{
+    switch (f->kind) {
+    case FIELD_SERIALS:
+        return check_serials(f, value, err);
+    case FIELD_COUNT:
+        return check_count(f, value, err);
+    case FIELD_BOOL:
+        return cJSON_IsBool(value) ? 0 : wrong_type(f, "true or false", err);
+    default:
+        break;
+    }
+    return cJSON_IsString(value) ? check_text(f, value->valuestring, err)
+                                 : wrong_type(f, "a string", err);
 }
 
 static const struct field *find_field(const struct shape *shape, const char *name)
@@ -323,9 +391,46 @@ fail:
     return -1;
 }
 
+static const cJSON *field_of(const struct request *r, const char *name)
+{
+    return cJSON_GetObjectItemCaseSensitive(r->root, name);
+}
+
+int request_has(const struct request *r, const char *name)
+{
+    return field_of(r, name) != NULL;
+}
+
 const char *request_text(const struct request *r, const char *name)
 {
-    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(r->root, name));
+    return cJSON_GetStringValue(field_of(r, name));
+}
+
+int request_bool(const struct request *r, const char *name)
+{
+    return cJSON_IsTrue(field_of(r, name));
+}
+
+unsigned request_number(const struct request *r, const char *name, unsigned otherwise)
+{
+    const cJSON *value = field_of(r, name);
+    return value ? (unsigned)value->valuedouble : otherwise;
+}
+
+int64_t request_time(const struct request *r, const char *name, int64_t otherwise)
+{
+    const char *text = request_text(r, name);
+    return text ? parse_time(text) : otherwise;
+}
+
+size_t request_count(const struct request *r, const char *name)
+{
+    return (size_t)cJSON_GetArraySize(field_of(r, name));
+}
+
+const char *request_element(const struct request *r, const char *name, size_t i)
+{
+    return cJSON_GetStringValue(cJSON_GetArrayItem(field_of(r, name), (int)i));
 }
 
 void request_free(struct request *r)
