@@ -14,23 +14,23 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char temp_folder[64];
+static char temp_folder[64] __attribute__((unused));
 
 /* Group setup: chdir() into a new private folder. */
-static int temp_enter(void **state)
+static inline int temp_enter(void **state)
 {
     (void)state;
     snprintf(temp_folder, sizeof temp_folder, "/tmp/signet-unit.XXXXXX");
     return mkdtemp(temp_folder) && chdir(temp_folder) == 0 ? 0 : -1;
 }
 
-static int temp_remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+static inline int temp_remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
     (void)st, (void)kind, (void)at;
     return remove(path);
 }
 
-static int temp_leave(void **state)
+static inline int temp_leave(void **state)
 {
     (void)state;
     if (chdir("/"))
