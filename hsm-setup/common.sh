@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 me=$(basename "$0")
 bin='' module='' token='' pin_file='' so_pin_file='' init_args='' slot=''
 key_label='' key_id='' custody_exception='' softhsm='' adopt=0
-token_args=() key_args=()
+token_args=() key_args=() env_list=()
 
 token_help="The token
   --module FILE        the PKCS#11 module (.so) of the token's maker
@@ -18,6 +18,7 @@ token_help="The token
   --key-label LABEL    the key's label
   --key-id HEX         the key's id, where the token wants a certain one
   --init-args TEXT     what the module wants when it is initialized
+  --env NAME=VALUE     what the module wants in its environment; may be repeated. Never a PIN
   --slot N             the slot to initialize; else the first blank one
   --adopt              use a token and key that exist; make neither
   --custody-exception \"SHA256, REASON\"   accept a key that the token does not fully guard
@@ -38,6 +39,13 @@ say() {
     printf '%s\n' "$*"
 }
 
+# The variable is set for the tool now, and written into signetd's configuration later.
+add_env() {
+    [[ $1 =~ ^[A-Za-z_][A-Za-z0-9_]*=. ]] || misuse "--env $1 is not NAME=VALUE"
+    export "${1?}"
+    env_list+=("$1")
+}
+
 # Takes one option of the token out of "$@"; fails when it is none of these. used: how many words.
 token_option() {
     used=2
@@ -47,7 +55,7 @@ token_option() {
         return 0
         ;;
     --module | --token | --pin-file | --so-pin-file | --key-label | --key-id | --init-args | \
-        --slot | --custody-exception | --softhsm | --bin) ;;
+        --env | --slot | --custody-exception | --softhsm | --bin) ;;
     *) return 1 ;;
     esac
     [ $# -ge 2 ] && [ -n "$2" ] || misuse "$1 needs a value"
@@ -59,6 +67,7 @@ token_option() {
     --key-label) key_label=$2 ;;
     --key-id) key_id=$2 ;;
     --init-args) init_args=$2 ;;
+    --env) add_env "$2" ;;
     --slot) slot=$2 ;;
     --custody-exception) custody_exception=$2 ;;
     --softhsm) softhsm=$2 ;;
@@ -99,7 +108,7 @@ use_softhsm() {
         [ -n "$module" ] || die "SoftHSM is not installed (Debian: apt install softhsm2)"
     fi
     mkdir -p -m 0700 "$softhsm" "$softhsm/tokens"
-    export SOFTHSM2_CONF=$softhsm/softhsm2.conf
+    add_env "SOFTHSM2_CONF=$softhsm/softhsm2.conf"
     [ -e "$SOFTHSM2_CONF" ] || cat >"$SOFTHSM2_CONF" <<CONF
 directories.tokendir = $softhsm/tokens
 objectstore.backend = file

@@ -129,7 +129,7 @@ conf_line() {
 }
 
 write_config() {
-    local temporary
+    local temporary variable
     if [ -e "$config" ]; then
         say "$config is there already; it is left as it is."
         return
@@ -156,7 +156,9 @@ write_config() {
         conf_line key_id "${key_id#0x}"
         [ -z "$pin_file" ] || conf_line pin_file "$(absolute "$pin_file")"
         conf_line custody_exception "$custody_exception"
-        [ -z "$softhsm" ] || conf_line env.SOFTHSM2_CONF "$SOFTHSM2_CONF"
+        for variable in "${env_list[@]}"; do
+            conf_line "env.${variable%%=*}" "${variable#*=}"
+        done
     } >"$temporary"
     install_file "$temporary" "$config" "signetd's configuration" 0644
     rm -f "$temporary"

@@ -13,7 +13,7 @@
 
 #include "common/file.h"
 
-#define CONFIG_MAX (64 * 1024)
+#define CONFIG_MAX (256 * 1024)
 
 char *path_join(const char *folder, const char *name)
 {
@@ -93,7 +93,8 @@ static int check_keys(const CONF *conf, const char *path, struct failure *f)
             k++;
         if (k == sizeof known / sizeof known[0])
             return fail(f, EXIT_LOCAL, "config",
-                        "%s: [client] \"%s\" is not a setting; see CONFIGURATION in man signet", path, name);
+                        "%s: [client] \"%s\" is not a setting; see CONFIGURATION in man signet",
+                        path, name);
     }
     return 0;
 }
@@ -233,7 +234,8 @@ int settings_write(const struct settings *s, struct failure *f)
     char *text = NULL;
     struct err err;
     int rc = -1;
-    if (!bio || BIO_puts(bio, "# the server, and who we are to it: see signet(1)\n[client]\n") < 0 ||
+    if (!bio ||
+        BIO_puts(bio, "# the server, and who we are to it: see signet(1)\n[client]\n") < 0 ||
         add_line(bio, "server", s->server) || add_line(bio, "ca", s->ca) ||
         add_line(bio, "cert", s->cert) || add_line(bio, "key", s->key)) {
         fail(f, EXIT_LOCAL, "config", "cannot put these names into %s; choose a plainer folder",

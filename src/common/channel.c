@@ -77,7 +77,7 @@ static int receive_one(struct channel *c)
     }
     c->in.fd = fd;
     if (msg_open((struct bytes){c->in.record, len}, &type, &c->in.id, &c->in.fields) ||
-        !msg_allowed(type, c->peer, c->self)) {
+        !msg_allowed(type, c->peer, c->self) || (fd >= 0 && !msg_takes_fd(type))) {
         if (fd >= 0)
             close(fd);
         kill_channel(c, "a malformed message, or one it may not send");

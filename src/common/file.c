@@ -39,12 +39,12 @@ static int read_all(struct buf *out, int fd, size_t max, const char *path, struc
 
 int file_read(struct buf *out, const char *path, size_t max, struct err *err)
 {
+    *out = (struct buf){0}; /* also for those who free it after a failure */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return failed(err, "open", path);
     struct stat st;
     int rc = -1;
-    *out = (struct buf){0};
     if (fstat(fd, &st))
         failed(err, "stat", path);
     else if (!S_ISREG(st.st_mode))
@@ -133,8 +133,8 @@ int file_make_dir(const char *path, mode_t mode, struct err *err)
     char part[PATH_MAX];
     if (snprintf(part, sizeof part, "%s", path) >= PATH_MAX)
         return err_set(err, ERR_internal, "%s: the path is too long", path);
-    for (char *p = part + 1; *p; p++) {
-        if (*p != '/')
+    for (char *p = part; *p; p++) {
+        if (*p != '/' || p == part)
             continue;
         *p = '\0';
         if (mkdir(part, mode) && errno != EEXIST)

@@ -6,7 +6,8 @@
 #include "common/bytes.h"
 #include "common/err.h"
 
-/* Reads a whole regular file of at most max bytes; a NUL is put behind and not counted. */
+/* Reads a whole regular file of at most max bytes; a NUL is put behind and not counted.
+ * After a failure out is empty. */
 int file_read(struct buf *out, const char *path, size_t max, struct err *err)
     __attribute__((warn_unused_result));
 

@@ -75,6 +75,11 @@ int msg_allowed(unsigned type, enum role_name from, enum role_name to)
     return 0;
 }
 
+int msg_takes_fd(unsigned type)
+{
+    return type == MSG_peer || type == MSG_document;
+}
+
 static int put_number(struct buf *out, uint64_t value, unsigned width)
 {
     uint8_t b[8];
@@ -243,18 +248,24 @@ ssize_t msg_socket_send(int socket, struct bytes record, int fd, int flags)
     return n;
 }
 
-/* The one descriptor of a record; -1: none. The kernel closes what did not fit (MSG_CTRUNC). */
-static int take_fd(struct msghdr *h)
+/* The descriptors of a record: how many, and the one in *fd (-1: none). More than one is more than
+ * any message has: they are closed, else a peer could fill our table with them. The kernel closes
+ * those that did not fit (MSG_CTRUNC). */
+static size_t take_fds(struct msghdr *h, int *fd)
 {
+    size_t count = 0;
+    *fd = -1;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
-            c->cmsg_len != CMSG_LEN(sizeof(int)))
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
-        int fd;
-        memcpy(&fd, CMSG_DATA(c), sizeof fd);
-        return fd;
+        size_t here = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < here; i++, count++) {
+            if (*fd >= 0)
+                close(*fd);
+            memcpy(fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+        }
     }
-    return -1;
+    return count;
 }
 
 int msg_socket_receive(int socket, uint8_t *record, size_t size, size_t *len, int *fd)
@@ -266,15 +277,17 @@ int msg_socket_receive(int socket, uint8_t *record, size_t size, size_t *len, in
                        .msg_control = with.room,
                        .msg_controllen = sizeof with.room};
     ssize_t n;
+    /* a peer that died with our messages unread: Linux reports that (once) before the records it
+     * had sent, and those are still to be heard */
     do
         n = recvmsg(socket, &h, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK ? 2 : -1;
-    *fd = take_fd(&h);
-    if (n == 0)
+    size_t fds = take_fds(&h, fd);
+    if (n == 0 && fds == 0)
         return 0;
-    if (h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+    if (n == 0 || fds > 1 || h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
         if (*fd >= 0)
             close(*fd);
         *fd = -1;
@@ -304,7 +317,7 @@ int msg_receive(int socket, struct msg *m, enum role_name from, enum role_name t
         return got == 0 ? 0 : -1;
     unsigned type;
     if (msg_open((struct bytes){m->record, len}, &type, &m->id, &m->fields) == 0 &&
-        msg_allowed(type, from, to)) {
+        msg_allowed(type, from, to) && (m->fd < 0 || msg_takes_fd(type))) {
         m->type = (enum msg_type)type;
         return 1;
     }

@@ -74,6 +74,9 @@ const char *msg_name(unsigned type);
 /* Whether `from` may send this type to `to`; default deny. */
 int msg_allowed(unsigned type, enum role_name from, enum role_name to);
 
+/* Whether a descriptor may come along with it; with any other, it is a bad message. */
+int msg_takes_fd(unsigned type);
+
 /* Encodes header and fields of *body (the struct of this type; NULL text is sent as "") into *out
  * (emptied first). -1: a field is over its maximum, or no memory. */
 int msg_encode(struct buf *out, enum msg_type type, uint64_t id, const void *body)
@@ -88,8 +91,8 @@ int msg_decode(void *body, enum msg_type type, struct bytes fields)
     __attribute__((warn_unused_result));
 
 /* One record in or out, for channel.c and the blocking forms below. Sending: as sendmsg(2), with
- * flags. Receiving: 1 a record, 0 the peer is gone, 2 nothing there now, -1 an error or a truncated
- * record. fd -1: none. */
+ * flags. Receiving: 1 a record, 0 the peer is gone, 2 nothing there now, -1 an error, a truncated
+ * record or several descriptors. fd -1: none. */
 ssize_t msg_socket_send(int socket, struct bytes record, int fd, int flags);
 int msg_socket_receive(int socket, uint8_t *record, size_t size, size_t *len, int *fd)
     __attribute__((warn_unused_result));

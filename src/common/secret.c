@@ -50,10 +50,11 @@ const char *secret_bytes(const struct secret *s, size_t *len)
 
 int secret_from_bytes(struct secret **out, const char *bytes, size_t len, struct err *err)
 {
-    if (len && bytes[len - 1] == '\n')
+    if (len && bytes[len - 1] == '\n') {
         len--;
-    if (len && bytes[len - 1] == '\r')
-        len--;
+        if (len && bytes[len - 1] == '\r')
+            len--;
+    }
     if (len == 0)
         return err_set(err, ERR_internal, "the PIN is empty");
     if (len > SECRET_MAX || memchr(bytes, '\0', len))

@@ -209,7 +209,13 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
     def finish_request(self, request, client_address):
         request.settimeout(30)
-        with self.context.wrap_socket(request, server_side=True) as tls:
+        tls = self.context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        with tls:
+            try:
+                tls.do_handshake()
+            except ssl.SSLError:
+                drain(tls)  # a close with bytes unread is a reset, and may overtake the alert
+                raise
             super().finish_request(tls, client_address)
 
 
@@ -236,6 +242,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+
+def drain(tls):
+    with contextlib.suppress(OSError):
+        while socket.socket.recv(tls, 4096):
+            pass
 
 
 @contextlib.contextmanager

@@ -349,7 +349,7 @@ def test_malformed_http_is_answered_in_json_and_closed(shared, data, tls):
 
 def test_body_at_the_limit_and_over(shared):
     assert shared.post(STATUS + b" " * (65536 - len(STATUS))).status == 200
-    for size in (65537, 300_000):
+    for size in (65537, 8_000_000):
         answer = shared.post(STATUS + b" " * (size - len(STATUS)))
         assert (answer.status, answer.code) == (413, "body_too_large")
     chunk = b"10000\r\n" + STATUS + b" " * (65536 - len(STATUS)) + b"\r\n"
@@ -526,13 +526,19 @@ def test_tls_versions_and_suites(shared, pki):
     assert "Compression: NONE" in out and "New, TLSv1.2, Cipher is ECDHE-" in out
 
 
-def test_no_tickets_no_resumption(shared, pki):
-    for version in ("-tls1_2", "-tls1_3"):
-        p = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{shared.port}", version, "-reconnect"]
-                           if version == "-tls1_2" else
-                           ["openssl", "s_client", "-connect", f"127.0.0.1:{shared.port}", version],
-                           input=b"", capture_output=True, timeout=60)
-        assert b"TLS session ticket:" not in p.stdout and b"\nReused," not in p.stdout
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_tickets_no_resumption(shared, version):
+    context = shared.context()
+    context.maximum_version = version
+    session = None
+    for _ in range(2):
+        raw = socket.create_connection(("127.0.0.1", shared.port), timeout=20)
+        with context.wrap_socket(raw, server_hostname="127.0.0.1", session=session) as s:
+            s.sendall(http())
+            assert read_answer(s).status == 200
+            assert not s.session_reused
+            session = s.session
+            assert not session or not session.has_ticket
 
 
 def test_foreign_certificates(shared, pki):
@@ -626,8 +632,9 @@ def test_strangers_get_half_of_the_credits(pki):
         assert front.post(STATUS, client=False).status == 503
         assert front.exchange(get("/readyz"), tls=False).status == 503
         assert front.post(b'{"operation":"revoke_cert","serial":"4f"}').status == 200
-        for ident, s in enumerate(waiting, 1):
+        for ident in (1, 2):
             front.send("answer_status", ident, ready=1)
+        for s in waiting:
             assert read_answer(s).status == 200
             s.close()
     finally:
