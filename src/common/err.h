@@ -53,7 +53,8 @@
     X(certificate_expired, 401, "the client certificate has expired; have a new one issued")       \
     X(certificate_revoked, 401, "the client certificate is revoked")                               \
     X(role_refused, 403, "your role does not allow this operation")                                \
-    X(signature_required, 403, "this request needs the operator's CMS signature (Signet-Signature)")\
+    X(signature_required, 403,                                                                     \
+      "this request needs the operator's CMS signature (Signet-Signature)")                        \
     X(signature_invalid, 403, "the Signet-Signature is not this operator's over this body")        \
     X(request_id_required, 400, "a signed request needs a request_id, so that it works once")      \
     X(name_not_allowed, 422, "the profile does not allow this name")                               \

@@ -40,20 +40,20 @@ MSG(document, 12, AUTHORITY, FRONT,
 /* front → authority: requests; each is answered once by an answer_… of the same id */
 MSG(issue, 20, FRONT, AUTHORITY,
     M_CALLER F_text(operation, M_NAME) F_text(profile, M_NAME) F_text(request_id, M_NAME)
-    F_bytes(body_digest, 32) F_bytes(csr_digest, 32) F_text(name, M_NAME) F_bytes(spki, 1024)
-    F_u8(replace))
+        F_bytes(body_digest, 32) F_bytes(csr_digest, 32) F_text(name, M_NAME) F_bytes(spki, 1024)
+            F_u8(replace))
 /* by serial, or (serial empty) the live one of a MAC */
 MSG(revoke, 21, FRONT, AUTHORITY,
     M_CALLER F_text(request_id, M_NAME) F_bytes(body_digest, 32) F_bytes(serial, 20)
-    F_text(name, M_NAME) F_u8(reason))
+        F_text(name, M_NAME) F_u8(reason))
 MSG(status, 22, FRONT, AUTHORITY, M_CALLER)
 MSG(renew, 23, FRONT, AUTHORITY, /* name and profile are those of the caller's certificate */
     M_CALLER F_text(request_id, M_NAME) F_bytes(body_digest, 32) F_bytes(csr_digest, 32)
-    F_text(name, M_NAME) F_bytes(spki, 1024))
+        F_text(name, M_NAME) F_bytes(spki, 1024))
 MSG(get, 24, FRONT, AUTHORITY, M_CALLER F_bytes(serial, 20))
 MSG(list, 25, FRONT, AUTHORITY, /* empty, 0: any; state: enum certificate_state + 1 */
     M_CALLER F_text(name, M_NAME) F_text(operator_name, M_NAME) F_u8(state) F_i64(from) F_i64(to)
-    F_u64(after) F_u32(limit))
+        F_u64(after) F_u32(limit))
 /* A request whose exact body the operator signed (CMS, detached). The authority verifies the
  * signature and reads the body itself: a front cannot put other words into an operator's mouth. */
 MSG(signed_request, 26, FRONT, AUTHORITY, M_CALLER F_bytes(body, 65536) F_bytes(signature, 16384))
@@ -65,15 +65,15 @@ MSG(answer_revoked, 32, AUTHORITY, ASKER,
     F_bytes(serial, 20) F_i64(revoked_at) F_u8(reason) F_u32(count)) /* serial empty: of several */
 MSG(answer_status, 33, AUTHORITY, ASKER,
     F_u8(ready) F_u8(detailed) F_u32(signers_ready) F_u32(signers_wanted) F_u8(token_fault)
-    F_text(token_detail, M_TEXT) F_text(custody, M_TEXT) F_u64(issued) F_u64(revoked) F_u64(orphans)
-    F_u64(pending) F_u64(crl_number) F_i64(crl_this_update) F_i64(crl_next_update)
-    F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq) F_text(problem, M_TEXT)
-    F_i64(time) F_i64(listener_not_after))
+        F_text(token_detail, M_TEXT) F_text(custody, M_TEXT) F_u64(issued) F_u64(revoked)
+            F_u64(orphans) F_u64(pending) F_u64(crl_number) F_i64(crl_this_update)
+                F_i64(crl_next_update) F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq)
+                    F_text(problem, M_TEXT) F_i64(time) F_i64(listener_not_after))
 /* One certificate of get (alone) or list (then answer_page). der empty in a list. */
 MSG(answer_row, 34, AUTHORITY, ASKER,
-    F_u64(id) F_bytes(serial, 20) F_text(state, M_NAME) F_text(profile, M_NAME)
-    F_text(name, M_NAME) F_text(operator_name, M_NAME) F_i64(not_before) F_i64(not_after)
-    F_i64(issued_at) F_i64(revoked_at) F_u8(reason) F_bytes(der, M_DER))
+    F_u64(id) F_bytes(serial, 20) F_text(state, M_NAME) F_text(profile, M_NAME) F_text(name, M_NAME)
+        F_text(operator_name, M_NAME) F_i64(not_before) F_i64(not_after) F_i64(issued_at)
+            F_i64(revoked_at) F_u8(reason) F_bytes(der, M_DER))
 MSG(answer_page, 35, AUTHORITY, ASKER, F_u32(count) F_u64(next)) /* next 0: no more */
 
 /* authority ↔ signer */

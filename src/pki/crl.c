@@ -35,10 +35,10 @@ static const struct {
     int reason;
     const char *name;
 } reasons[] = {
-    {REASON_UNSPECIFIED, "unspecified"},    {REASON_KEY_COMPROMISE, "keyCompromise"},
-    {REASON_CA_COMPROMISE, "CACompromise"}, {REASON_AFFILIATION_CHANGED, "affiliationChanged"},
-    {REASON_SUPERSEDED, "superseded"},      {REASON_CESSATION, "cessationOfOperation"},
-    {REASON_HOLD, "certificateHold"},       {REASON_PRIVILEGE_WITHDRAWN, "privilegeWithdrawn"},
+    {REASON_UNSPECIFIED, "unspecified"},      {REASON_KEY_COMPROMISE, "keyCompromise"},
+    {REASON_CA_COMPROMISE, "CACompromise"},   {REASON_AFFILIATION_CHANGED, "affiliationChanged"},
+    {REASON_SUPERSEDED, "superseded"},        {REASON_CESSATION, "cessationOfOperation"},
+    {REASON_HOLD, "certificateHold"},         {REASON_PRIVILEGE_WITHDRAWN, "privilegeWithdrawn"},
     {REASON_REMOVE_FROM_CRL, "removeFromCRL"}};
 
 int crl_reason_from_name(const char *name)

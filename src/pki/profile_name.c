@@ -122,8 +122,8 @@ static int parse_range(struct range *r, const char *text)
         return -1;
     unsigned most = r->family == AF_INET ? 32 : 128;
     char *end = NULL;
-    unsigned long bits = slash && slash[1] >= '0' && slash[1] <= '9' ? strtoul(slash + 1, &end, 10)
-                                                                     : most;
+    unsigned long bits =
+        slash && slash[1] >= '0' && slash[1] <= '9' ? strtoul(slash + 1, &end, 10) : most;
     if (bits > most || (slash && (!end || *end)))
         return -1;
     r->bits = (unsigned)bits;

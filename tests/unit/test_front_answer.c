@@ -29,12 +29,12 @@ static void revoked(void **state)
 {
     (void)state;
     static const uint8_t serial[] = {0x4f, 0xa0};
-    const struct msg_answer_revoked m = {{serial, 2}, 1795435200, 1};
+    const struct msg_answer_revoked m = {{serial, 2}, 1795435200, 1, 1};
     expect(answer_revoked(&m),
            "{\"status\":\"OK\",\"operation\":\"revoke_cert\",\"serial\":\"4fa0\","
            "\"revoked_at\":\"2026-11-23T12:00:00Z\",\"reason\":\"keyCompromise\"}\n");
     static const uint8_t long_serial[21] = {1};
-    const struct msg_answer_revoked bad = {{long_serial, 21}, 0, 1};
+    const struct msg_answer_revoked bad = {{long_serial, 21}, 0, 1, 1};
     assert_null(answer_revoked(&bad));
 }
 

@@ -6,22 +6,18 @@ static int over(uint64_t used, unsigned more, unsigned cap)
 }
 
 /* caps: certificates an hour and a day, revocations an hour and a day. */
-static int check(struct store_tx *tx, int64_t operator_id, const char *who,
-                 const unsigned caps[4], unsigned certificates, unsigned revocations, int64_t now,
-                 struct err *err)
+static int check(struct store_tx *tx, int64_t operator_id, const char *who, const unsigned caps[4],
+                 unsigned certificates, unsigned revocations, int64_t now, struct err *err)
 {
     struct usage u;
     if (tx_usage(tx, operator_id, now, &u))
         return err_set(err, ERR_storage_unavailable, NULL);
-    const char *what = certificates && over(u.issued_hour, certificates, caps[0])
-                           ? "certificates an hour"
-                       : certificates && over(u.issued_day, certificates, caps[1])
-                           ? "certificates a day"
-                       : revocations && over(u.revoked_hour, revocations, caps[2])
-                           ? "revocations an hour"
-                       : revocations && over(u.revoked_day, revocations, caps[3])
-                           ? "revocations a day"
-                           : NULL;
+    const char *what =
+        certificates && over(u.issued_hour, certificates, caps[0])  ? "certificates an hour"
+        : certificates && over(u.issued_day, certificates, caps[1]) ? "certificates a day"
+        : revocations && over(u.revoked_hour, revocations, caps[2]) ? "revocations an hour"
+        : revocations && over(u.revoked_day, revocations, caps[3])  ? "revocations a day"
+                                                                    : NULL;
     if (!what)
         return 0;
     return err_set(err, ERR_too_many,

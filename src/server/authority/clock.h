@@ -17,8 +17,8 @@ int clock_usable(struct clock_watch *c, struct err *err) __attribute__((warn_unu
 /* NULL while it is trusted. */
 const char *clock_problem(struct clock_watch *c);
 
-/* The time for events and dates: now, but never before the last event, and frozen while the clock is
- * suspect, so that a wrong clock leaves no wrong time behind. */
+/* The time for events and dates: now, but never before the last event, and frozen while the clock
+ * is suspect, so that a wrong clock leaves no wrong time behind. */
 int64_t clock_now(struct clock_watch *c);
 
 /* The operator looked at it: what it shows now is right. An event is written; answers q. */

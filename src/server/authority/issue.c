@@ -190,9 +190,10 @@ static int authorise_device(struct store_tx *tx, struct issuance *s, struct aske
     if (now < current->not_before || now >= current->not_after + profile_renew_expired(*p))
         return err_set(&s->err, ERR_certificate_expired, NULL);
     if (strcmp(s->name, current->name) != 0)
-        return err_set(&s->err, ERR_name_not_allowed,
-                       "the CSR's CN is %s, but the certificate's subject is %s; a renewal keeps it",
-                       s->name, current->name);
+        return err_set(
+            &s->err, ERR_name_not_allowed,
+            "the CSR's CN is %s, but the certificate's subject is %s; a renewal keeps it", s->name,
+            current->name);
     who->op.id = current->operator_id;
     return 0;
 }
@@ -394,7 +395,7 @@ static int decide_intent(struct store_tx *tx, void *arg)
 {
     struct issuance *s = arg;
     struct asker who = {0};
-    const struct profile *p;
+    const struct profile *p = NULL;
     int64_t now = clock_now(s->a->clock);
     forget_decision(s);
     if (authorise(tx, s, &who, &p, now))
@@ -569,11 +570,11 @@ static void follow(struct issuance *s)
         issuance_free(s);
         return;
     }
-    TAILQ_FOREACH(first, &s->a->issuing->list, next)
-    if (first->row.id == s->row.id) {
-        TAILQ_INSERT_TAIL(&first->followers, s, next);
-        return;
-    }
+    TAILQ_FOREACH (first, &s->a->issuing->list, next)
+        if (first->row.id == s->row.id) {
+            TAILQ_INSERT_TAIL(&first->followers, s, next);
+            return;
+        }
     /* its intent is being made an orphan; the next try gets a new serial */
     err_set(&s->err, ERR_busy, NULL);
     answer(s, s);

@@ -27,9 +27,9 @@ struct issue_request {
     const uint8_t *body_digest, *csr_digest; /* 32 bytes; NULL for the listener */
     struct bytes spki;
     const char *const *sans; /* as certificate_request; may be NULL */
-    int replace;             /* revoke the live one of this name (superseded), with this one's issue */
-    int64_t lifetime;        /* 0: the profile's */
-    unsigned roles;          /* ISSUE_FOR_ADMIN: of the operator */
+    int replace;      /* revoke the live one of this name (superseded), with this one's issue */
+    int64_t lifetime; /* 0: the profile's */
+    unsigned roles;   /* ISSUE_FOR_ADMIN: of the operator */
 };
 
 /* err->code ERR_none: serial and der are the certificate, views for the call only. */

@@ -161,14 +161,14 @@ static int take_configuration(struct authority *a, int fd, struct err *err)
 {
     struct authority fresh = {0};
     int rc = config_from_fd(&fresh.config, fd, err) || load_issuer(&fresh, err) ? -1 : 0;
-    if (rc == 0 && !bytes_equal(issuer_certificate_der(fresh.issuer),
-                                issuer_certificate_der(a->issuer)))
+    if (rc == 0 &&
+        !bytes_equal(issuer_certificate_der(fresh.issuer), issuer_certificate_der(a->issuer)))
         rc = err_set(err, ERR_field_value, "the CA's certificate is another; that takes a restart");
     if (rc == 0 && strcmp(fresh.config->state, a->config->state) != 0)
         rc = err_set(err, ERR_field_value, "the state folder is another; that takes a restart");
     if (rc == 0)
-        rc = profiles_load(&fresh.profiles, fresh.config->conf, a->issuer,
-                           fresh.config->public_url, err);
+        rc = profiles_load(&fresh.profiles, fresh.config->conf, a->issuer, fresh.config->public_url,
+                           err);
     if (rc == 0) {
         struct config *old_config = a->config;
         struct profiles *old_profiles = a->profiles;

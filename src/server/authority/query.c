@@ -76,8 +76,7 @@ static int read_one(struct store_tx *tx, void *arg)
 void query_get(struct authority *a, const struct msg_get *m, struct question *q)
 {
     struct lookup l = {.a = a, .q = q, .get = m};
-    caller_copy(&l.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
-                m->caller_address);
+    caller_copy(&l.caller, m->caller_issuer, m->caller_serial, m->caller_digest, m->caller_address);
     err_set(&l.err, ERR_storage_unavailable, NULL);
     if (store_read(a->store, read_one, &l))
         question_refuse(q, &l.err);
@@ -126,8 +125,7 @@ static int read_page(struct store_tx *tx, void *arg)
 void query_list(struct authority *a, const struct msg_list *m, struct question *q)
 {
     struct lookup l = {.a = a, .q = q, .list = m};
-    caller_copy(&l.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
-                m->caller_address);
+    caller_copy(&l.caller, m->caller_issuer, m->caller_serial, m->caller_digest, m->caller_address);
     err_set(&l.err, ERR_storage_unavailable, NULL);
     if (m->limit == 0 || m->limit > LIST_LIMIT_MAX || m->state > STATE_ORPHAN + 1 ||
         m->after > INT64_MAX) {

@@ -266,8 +266,7 @@ static int decide(struct store_tx *tx, void *arg)
     r->one.len = 0;
     r->changed = 0;
     r->left = 0;
-    if (for_caller &&
-        caller_with_role(tx, &r->req.caller, r->now, ROLE_REVOKER, &r->op, &r->err))
+    if (for_caller && caller_with_role(tx, &r->req.caller, r->now, ROLE_REVOKER, &r->op, &r->err))
         return -1;
     int rc = for_caller ? find_repeated(tx, r) : 0;
     if (rc)

@@ -21,8 +21,8 @@ struct revoke_serial {
 /* What is asked for; copied, but serials is taken over (free()). */
 struct revoke_request {
     enum revoke_selector selector;
-    struct caller caller; /* not for REVOKE_OPERATOR */
-    int is_signed;        /* more than one certificate needs it */
+    struct caller caller;          /* not for REVOKE_OPERATOR */
+    int is_signed;                 /* more than one certificate needs it */
     char request_id[65], name[65]; /* name: MAC, or the operator's */
     uint8_t body_digest[32];
     struct revoke_serial *serials;

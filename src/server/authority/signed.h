@@ -6,8 +6,8 @@
 
 #include "server/authority/authority.h"
 
-/* Verifies that the body is signed by the key of the caller's own certificate, reads it as the wire's
- * JSON, and does what it says; answers q. Errors: signature_required, signature_invalid,
+/* Verifies that the body is signed by the key of the caller's own certificate, reads it as the
+ * wire's JSON, and does what it says; answers q. Errors: signature_required, signature_invalid,
  * request_id_required, and those of the operation. */
 void signed_request(struct authority *a, const struct msg_signed_request *m, struct question *q);
 

@@ -81,9 +81,9 @@ static int send_job(struct signer *s, struct job *j)
 static struct signer *least_busy(struct signers *all)
 {
     struct signer *s, *best = NULL;
-    LIST_FOREACH(s, &all->list, next)
-    if (s->ready && !s->ended && s->count < SIGNER_DEPTH && (!best || s->count < best->count))
-        best = s;
+    LIST_FOREACH (s, &all->list, next)
+        if (s->ready && !s->ended && s->count < SIGNER_DEPTH && (!best || s->count < best->count))
+            best = s;
     return best;
 }
 
@@ -316,8 +316,8 @@ unsigned signers_ready(const struct signers *all)
 {
     unsigned n = 0;
     const struct signer *s;
-    LIST_FOREACH(s, &all->list, next)
-    n += s->ready && !s->ended;
+    LIST_FOREACH (s, &all->list, next)
+        n += s->ready && !s->ended;
     return n;
 }
 
@@ -325,8 +325,8 @@ size_t signers_waiting(const struct signers *all)
 {
     size_t n = all->waiting_count;
     const struct signer *s;
-    LIST_FOREACH(s, &all->list, next)
-    n += s->count;
+    LIST_FOREACH (s, &all->list, next)
+        n += s->count;
     return n;
 }
 
@@ -372,9 +372,9 @@ int signers_sign(struct signers *all, enum sign_priority priority, struct bytes 
 void signers_distrust(struct signers *all, const char *why)
 {
     struct signer *s;
-    LIST_FOREACH(s, &all->list, next)
-    if (s->number == all->last_answered && !s->ended) {
-        end_signer(s, why);
-        return;
-    }
+    LIST_FOREACH (s, &all->list, next)
+        if (s->number == all->last_answered && !s->ended) {
+            end_signer(s, why);
+            return;
+        }
 }

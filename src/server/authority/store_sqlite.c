@@ -66,7 +66,7 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                  "revoked=revoked+excluded.revoked")                                               \
     X(last_event_time, "SELECT at FROM journal ORDER BY seq DESC LIMIT 1")                         \
     X(open_intent, "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE state=0 LIMIT 1")        \
-    X(request, "SELECT body_sha256,certificate,result FROM request WHERE key=?")                          \
+    X(request, "SELECT body_sha256,certificate,result FROM request WHERE key=?")                   \
     X(add_request, "INSERT INTO request (key,body_sha256,certificate,result,created_at)"           \
                    " VALUES (?,?,?,?,?)")                                                          \
     X(find_issuer, "SELECT id FROM issuer WHERE certificate_sha256=?")                             \
@@ -84,7 +84,7 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                             " subject_operator=? AND id<? AND state IN (0,1,3) AND not_after>?"    \
                             " ORDER BY id DESC LIMIT 1")                                           \
     X(journal_head, "SELECT seq,hash FROM journal ORDER BY seq DESC LIMIT 1")                      \
-    X(add_event, "INSERT INTO journal (seq,at,line,hash,certificate) VALUES (?,?,?,?,?)")               \
+    X(add_event, "INSERT INTO journal (seq,at,line,hash,certificate) VALUES (?,?,?,?,?)")          \
     X(event_after, "SELECT seq,line,certificate FROM journal WHERE seq>? ORDER BY seq LIMIT 1")    \
     X(meta, "SELECT value FROM meta WHERE name=?")                                                 \
     X(set_meta, "INSERT INTO meta (name,value) VALUES (?,?)"                                       \
@@ -418,9 +418,9 @@ static int run_round(struct store *s, struct tasks *round)
     struct task *t;
     if (run(s, S_begin, ""))
         return -1;
-    STAILQ_FOREACH(t, round, next)
-    if (decide(s, t))
-        return -1;
+    STAILQ_FOREACH (t, round, next)
+        if (decide(s, t))
+            return -1;
     return run(s, S_commit, "");
 }
 

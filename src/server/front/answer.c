@@ -95,19 +95,85 @@ char *answer_error(enum operation op, enum err_code code, const char *text)
                             add_text(error, "message", text && *text ? text : err_message(code)));
 }
 
-char *answer_issued(const struct msg_answer_certificate *m, const char *chain_base64)
+char *answer_issued(enum operation op, const struct msg_answer_certificate *m,
+                    const char *chain_base64)
 {
-    cJSON *root = begin("OK", OP_REQ_CLIENT_CERT);
+    cJSON *root = begin("OK", op);
     return finish(root, add_serial(root, m->serial) && add_certificate(root, m->der) &&
                             add_text(root, "chain", chain_base64));
 }
 
+/* Of one certificate, or of how many. */
 char *answer_revoked(const struct msg_answer_revoked *m)
 {
     cJSON *root = begin("OK", OP_REVOKE_CERT);
-    return finish(root, add_serial(root, m->serial) &&
-                            add_time(root, "revoked_at", m->revoked_at) &&
-                            add_text(root, "reason", crl_reason_name(m->reason)));
+    int ok = m->serial.len
+                 ? add_serial(root, m->serial) && add_time(root, "revoked_at", m->revoked_at)
+                 : add_number(root, "count", m->count);
+    return finish(root, ok && add_text(root, "reason", crl_reason_name(m->reason)));
+}
+
+/* ---- certificates that were asked for ---- */
+
+static int add_row(cJSON *o, const struct msg_answer_row *m)
+{
+    int revoked = m->revoked_at != 0;
+    return add_serial(o, m->serial) && add_text(o, "state", m->state) &&
+           add_text(o, "name", m->name) && add_text(o, "profile", m->profile) &&
+           add_text(o, "operator", m->operator_name) && add_time(o, "not_before", m->not_before) &&
+           add_time(o, "not_after", m->not_after) && add_time(o, "issued_at", m->issued_at) &&
+           (!revoked || (add_time(o, "revoked_at", m->revoked_at) &&
+                         add_text(o, "reason", crl_reason_name(m->reason))));
+}
+
+char *answer_found(const struct msg_answer_row *m)
+{
+    cJSON *root = begin("OK", OP_GET_CERT);
+    return finish(root, add_row(root, m) && (!m->der.len || add_certificate(root, m->der)));
+}
+
+struct answer_list {
+    cJSON *root, *rows;
+};
+
+struct answer_list *answer_list_new(void)
+{
+    struct answer_list *list = calloc(1, sizeof *list);
+    if (!list)
+        return NULL;
+    list->root = begin("OK", OP_LIST_CERTS);
+    list->rows = list->root ? cJSON_AddArrayToObject(list->root, "certificates") : NULL;
+    if (list->rows)
+        return list;
+    answer_list_free(list);
+    return NULL;
+}
+
+int answer_list_add(struct answer_list *list, const struct msg_answer_row *m)
+{
+    cJSON *row = cJSON_CreateObject();
+    if (add_row(row, m) && cJSON_AddItemToArray(list->rows, row))
+        return 0;
+    cJSON_Delete(row);
+    return -1;
+}
+
+/* "next" is what "after" of the next request says; without it there is no more. */
+char *answer_list_finish(struct answer_list *list, const struct msg_answer_page *m)
+{
+    char next[24];
+    snprintf(next, sizeof next, "%" PRIu64, m->next);
+    char *line = finish(list->root, !m->next || add_text(list->root, "next", next));
+    free(list);
+    return line;
+}
+
+void answer_list_free(struct answer_list *list)
+{
+    if (!list)
+        return;
+    cJSON_Delete(list->root);
+    free(list);
 }
 
 char *answer_chain(struct bytes issuer_der, const char *chain_base64)
@@ -171,7 +237,9 @@ char *answer_status(const struct msg_answer_status *m)
     if (ok && m->detailed)
         ok = add_token(root, m) && add_store(root, m) && add_crl(root, m) &&
              add_time(root, "issuer_not_after", m->issuer_not_after) &&
-             add_time(root, "started_at", m->started_at) && add_text(root, "problem", m->problem);
+             add_time(root, "listener_not_after", m->listener_not_after) &&
+             add_time(root, "started_at", m->started_at) && add_time(root, "time", m->time) &&
+             add_text(root, "problem", m->problem);
     return finish(root, ok);
 }
 

@@ -111,28 +111,45 @@ void question_forget(struct question *q)
 static struct question *find(const struct authority *a, uint64_t id)
 {
     struct question *q;
-    LIST_FOREACH(q, &a->questions, next)
-    if (q->id == id)
-        return q;
+    LIST_FOREACH (q, &a->questions, next)
+        if (q->id == id)
+            return q;
     return NULL;
 }
 
-/* Which answer, besides an error, a question may have. */
-static enum msg_type answer_to(enum msg_type question)
+/* Which answer, besides an error, ends a question. */
+static enum msg_type answer_to(enum msg_type question, enum msg_type answer)
 {
-    return question == MSG_issue    ? MSG_answer_certificate
-           : question == MSG_revoke ? MSG_answer_revoked
-                                    : MSG_answer_status;
+    switch (question) {
+    case MSG_issue:
+    case MSG_renew:
+        return MSG_answer_certificate;
+    case MSG_revoke:
+        return MSG_answer_revoked;
+    case MSG_get:
+        return MSG_answer_row;
+    case MSG_list:
+        return MSG_answer_page;
+    case MSG_signed_request: /* what it asks for the authority has read */
+        return answer == MSG_answer_revoked ? MSG_answer_revoked : MSG_answer_certificate;
+    default:
+        return MSG_answer_status;
+    }
 }
 
 static int on_answer(struct authority *a, const struct msg *m)
 {
     union answer answer;
     struct question *q = find(a, m->id);
-    if (m->type < MSG_answer_error || m->type > MSG_answer_status ||
+    if (m->type < MSG_answer_error || m->type > MSG_answer_page ||
         msg_decode(&answer, m->type, m->fields))
         return -1;
-    if (!q || (m->type != MSG_answer_error && m->type != answer_to(q->type)))
+    if (q && q->type == MSG_list && m->type == MSG_answer_row) {
+        if (q->answered)
+            q->answered(m->type, &answer, q->arg);
+        return 0;
+    }
+    if (!q || (m->type != MSG_answer_error && m->type != answer_to(q->type, m->type)))
         return -1;
     tell(q, m->type, &answer);
     question_free(q);

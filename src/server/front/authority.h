@@ -18,6 +18,8 @@ union answer {
     struct msg_answer_certificate certificate;
     struct msg_answer_revoked revoked;
     struct msg_answer_status status;
+    struct msg_answer_row row;
+    struct msg_answer_page page;
 };
 
 struct authority_handlers {
@@ -34,7 +36,8 @@ struct authority *authority_new(struct event_base *base, int socket,
 void authority_free(struct authority *a); /* NULL is fine; no question is answered */
 
 /* Asks. answered() is called once, from the loop: with the answer that belongs to the question, or
- * with answer_error; at the deadline with busy. It is not called after question_forget().
+ * with answer_error; at the deadline with busy. A list's is called for each answer_row before that.
+ * It is not called after question_forget().
  * anonymous: from nobody known; such questions get at most half of the credits.
  * -1: error busy. */
 int authority_ask(struct authority *a, enum msg_type type, const void *body, int anonymous,

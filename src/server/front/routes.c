@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include "common/log.h"
 #include "pki/crl.h"
 #include "pki/csr.h"
 #include "pki/key.h"
@@ -53,13 +54,15 @@ struct pending {
     struct service *service;
     struct exchange *exchange;
     struct question *question;
-    int probe; /* GET /readyz: the status alone counts */
+    int probe;                /* GET /readyz: the status alone counts */
+    struct answer_list *list; /* of list_certs, as it comes */
 };
 
 static void forget(void *arg)
 {
     struct pending *p = arg;
     question_forget(p->question);
+    answer_list_free(p->list);
     free(p);
 }
 
@@ -80,20 +83,59 @@ static void answer_probe_with(struct exchange *x, int ready)
     exchange_json(x, ready ? HTTP_OK : HTTP_SERVUNAVAIL, answer_probe(ready));
 }
 
+static void answer_with_list(struct pending *p, const struct msg_answer_page *m)
+{
+    struct answer_list *list = p->list ? p->list : answer_list_new();
+    p->list = NULL;
+    exchange_json(p->exchange, HTTP_OK, list ? answer_list_finish(list, m) : NULL);
+}
+
+static void add_to_list(struct pending *p, const struct msg_answer_row *m)
+{
+    if (!p->list)
+        p->list = answer_list_new();
+    if (!p->list || answer_list_add(p->list, m))
+        fatal("no memory for a list"); /* a front is started again; its clients retry */
+}
+
+static void answer_with(struct pending *p, enum msg_type type, const union answer *answer)
+{
+    struct exchange *x = p->exchange;
+    switch (type) {
+    case MSG_answer_certificate:
+        exchange_json(
+            x, HTTP_OK,
+            answer_issued(exchange_operation(x), &answer->certificate, p->service->chain_base64));
+        return;
+    case MSG_answer_revoked:
+        exchange_json(x, HTTP_OK, answer_revoked(&answer->revoked));
+        return;
+    case MSG_answer_status:
+        exchange_json(x, HTTP_OK, answer_status(&answer->status));
+        return;
+    case MSG_answer_row:
+        exchange_json(x, HTTP_OK, answer_found(&answer->row));
+        return;
+    case MSG_answer_page:
+        answer_with_list(p, &answer->page);
+        return;
+    default:
+        refuse_by_authority(x, &answer->error);
+    }
+}
+
 static void on_answered(enum msg_type type, const union answer *answer, void *arg)
 {
     struct pending *p = arg;
-    struct exchange *x = p->exchange;
+    if (type == MSG_answer_row && exchange_operation(p->exchange) == OP_LIST_CERTS) {
+        add_to_list(p, &answer->row);
+        return;
+    }
     if (p->probe)
-        answer_probe_with(x, type == MSG_answer_status && answer->status.ready);
-    else if (type == MSG_answer_certificate)
-        exchange_json(x, HTTP_OK, answer_issued(&answer->certificate, p->service->chain_base64));
-    else if (type == MSG_answer_revoked)
-        exchange_json(x, HTTP_OK, answer_revoked(&answer->revoked));
-    else if (type == MSG_answer_status)
-        exchange_json(x, HTTP_OK, answer_status(&answer->status));
+        answer_probe_with(p->exchange, type == MSG_answer_status && answer->status.ready);
     else
-        refuse_by_authority(x, &answer->error);
+        answer_with(p, type, answer);
+    answer_list_free(p->list);
     free(p);
 }
 
@@ -108,7 +150,7 @@ static void ask(struct service *s, struct exchange *x, enum msg_type type, const
         exchange_refuse(x, &err, 0);
         return;
     }
-    *p = (struct pending){s, x, NULL, probe};
+    *p = (struct pending){s, x, NULL, probe, NULL};
     if (authority_ask(s->authority, type, body, anonymous, on_answered, p, &p->question, &err)) {
         free(p);
         exchange_refuse(x, &err, 0);
@@ -182,6 +224,7 @@ static int req_client_cert(struct service *s, struct exchange *x, const struct r
         .csr_digest = {csr_digest, sizeof csr_digest},
         .name = csr_cn(csr),
         .spki = csr_spki(csr),
+        .replace = (uint8_t)request_bool(r, "replace"),
     };
     SET_CALLER(&m, exchange_caller(x));
     ask(s, x, MSG_issue, &m, 0);
@@ -189,16 +232,98 @@ static int req_client_cert(struct service *s, struct exchange *x, const struct r
     return 0;
 }
 
-/* certificateHold has its own rules and comes with its own operation. */
+/* The device itself, by its current certificate. */
+static int renew_client_cert(struct service *s, struct exchange *x, const struct request *r,
+                             struct err *err)
+{
+    struct csr *csr = NULL;
+    uint8_t body_digest[32], csr_digest[32];
+    if (require_certificate(x, err) || decode_csr(&csr, request_text(r, "csr"), err))
+        return -1;
+    if (check_csr(csr, err)) {
+        csr_free(csr);
+        return -1;
+    }
+    sha256(body_digest, exchange_body(x));
+    sha256(csr_digest, csr_der(csr));
+    struct msg_renew m = {
+        .request_id = text_or(r, "request_id", ""),
+        .body_digest = {body_digest, sizeof body_digest},
+        .csr_digest = {csr_digest, sizeof csr_digest},
+        .name = csr_cn(csr),
+        .spki = csr_spki(csr),
+    };
+    SET_CALLER(&m, exchange_caller(x));
+    ask(s, x, MSG_renew, &m, 0);
+    csr_free(csr);
+    return 0;
+}
+
+/* ---- requests that the operator signs: the authority reads them itself ---- */
+
+#define SIGNATURE_HEADER "Signet-Signature"
+
+static int is_signed(const struct exchange *x)
+{
+    return exchange_header_count(x, SIGNATURE_HEADER) > 0;
+}
+
+static int pass_signed(struct service *s, struct exchange *x, struct err *err)
+{
+    const char *text = exchange_header(x, SIGNATURE_HEADER);
+    size_t len;
+    if (require_certificate(x, err))
+        return -1;
+    if (!text)
+        return err_set(err, ERR_signature_required, NULL);
+    uint8_t *cms = exchange_header_count(x, SIGNATURE_HEADER) == 1
+                       ? base64_decode(text, strlen(text), &len)
+                       : NULL;
+    if (!cms)
+        return err_set(err, ERR_signature_invalid,
+                       "the header Signet-Signature must hold one CMS signature in base64");
+    struct msg_signed_request m = {.body = exchange_body(x), .signature = {cms, len}};
+    SET_CALLER(&m, exchange_caller(x));
+    ask(s, x, MSG_signed_request, &m, 0);
+    free(cms);
+    return 0;
+}
+
+static int req_server_cert(struct service *s, struct exchange *x, const struct request *r,
+                           struct err *err)
+{
+    (void)r;
+    return pass_signed(s, x, err);
+}
+
 static int take_reason(uint8_t *out, const char *name, struct err *err)
 {
     int reason = crl_reason_from_name(name);
-    if (reason < 0 || reason > 255 || reason == REASON_HOLD || !crl_reason_name(reason))
+    if (reason < 0 || reason > 255)
         return err_set(err, ERR_field_value,
                        "the field \"reason\" must be one of unspecified, keyCompromise, "
                        "CACompromise, affiliationChanged, superseded, cessationOfOperation, "
-                       "privilegeWithdrawn");
+                       "certificateHold, removeFromCRL, privilegeWithdrawn");
     *out = (uint8_t)reason;
+    return 0;
+}
+
+/* What names one certificate may go without a signature. */
+static int take_one(struct msg_revoke *m, uint8_t serial[20], const struct request *r,
+                    struct err *err)
+{
+    const char *mac = request_text(r, "mac"), *hex = request_text(r, "serial");
+    size_t len;
+    if ((mac != NULL) + (hex != NULL) != 1 || request_has(r, "from") || request_has(r, "to"))
+        return err_set(err, ERR_field_missing,
+                       "revoke_cert needs one of \"serial\", \"mac\", \"serials\", \"issued_by\"");
+    if (mac) {
+        m->name = mac;
+        return mac_check(mac, err);
+    }
+    if (hex_decode(serial, 20, &len, hex))
+        return err_set(err, ERR_field_value, "the field \"serial\" is not a serial number");
+    m->serial = (struct bytes){serial, len};
     return 0;
 }
 
@@ -206,18 +331,73 @@ static int revoke_cert(struct service *s, struct exchange *x, const struct reque
                        struct err *err)
 {
     uint8_t serial[20], body_digest[32];
-    size_t len;
     struct msg_revoke m = {.request_id = text_or(r, "request_id", "")};
     if (require_certificate(x, err) ||
         take_reason(&m.reason, text_or(r, "reason", "unspecified"), err))
         return -1;
-    if (hex_decode(serial, sizeof serial, &len, request_text(r, "serial")))
-        return err_set(err, ERR_field_value, "the field \"serial\" is not a serial number");
+    if (is_signed(x) || request_has(r, "serials") || request_has(r, "issued_by"))
+        return pass_signed(s, x, err);
+    if (take_one(&m, serial, r, err))
+        return -1;
     sha256(body_digest, exchange_body(x));
     m.body_digest = (struct bytes){body_digest, sizeof body_digest};
-    m.serial = (struct bytes){serial, len};
     SET_CALLER(&m, exchange_caller(x));
     ask(s, x, MSG_revoke, &m, 0);
+    return 0;
+}
+
+static int get_cert(struct service *s, struct exchange *x, const struct request *r, struct err *err)
+{
+    uint8_t serial[20];
+    size_t len;
+    struct msg_get m = {0};
+    if (require_certificate(x, err))
+        return -1;
+    if (hex_decode(serial, sizeof serial, &len, request_text(r, "serial")))
+        return err_set(err, ERR_field_value, "the field \"serial\" is not a serial number");
+    m.serial = (struct bytes){serial, len};
+    SET_CALLER(&m, exchange_caller(x));
+    ask(s, x, MSG_get, &m, 0);
+    return 0;
+}
+
+/* The states that a certificate can be looked for in, as enum certificate_state + 1; 0: any. */
+static int take_state(uint8_t *out, const char *name, struct err *err)
+{
+    static const char *const names[] = {"", "intent", "issued", "revoked", "held", "orphan"};
+    for (uint8_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = i;
+            return 0;
+        }
+    return err_set(err, ERR_field_value,
+                   "the field \"state\" must be one of issued, revoked, held, orphan, intent");
+}
+
+static int take_after(uint64_t *out, const char *text, struct err *err)
+{
+    char *end;
+    *out = strtoull(text, &end, 10);
+    if (strspn(text, "0123456789") == strlen(text) && strlen(text) <= 18 && *end == 0)
+        return 0;
+    return err_set(err, ERR_field_value, "the field \"after\" must be a page's \"next\"");
+}
+
+static int list_certs(struct service *s, struct exchange *x, const struct request *r,
+                      struct err *err)
+{
+    struct msg_list m = {
+        .name = text_or(r, "mac", ""),
+        .operator_name = text_or(r, "operator", ""),
+        .from = request_time(r, "from", 0),
+        .to = request_time(r, "to", 0),
+        .limit = request_number(r, "limit", 100),
+    };
+    if (require_certificate(x, err) || take_state(&m.state, text_or(r, "state", ""), err) ||
+        take_after(&m.after, text_or(r, "after", "0"), err))
+        return -1;
+    SET_CALLER(&m, exchange_caller(x));
+    ask(s, x, MSG_list, &m, 0);
     return 0;
 }
 
@@ -256,8 +436,14 @@ static int get_status(struct service *s, struct exchange *x, const struct reques
 
 static int (*const operations[OP_NONE])(struct service *s, struct exchange *x,
                                         const struct request *r, struct err *err) = {
-    [OP_REQ_CLIENT_CERT] = req_client_cert, [OP_REVOKE_CERT] = revoke_cert,
-    [OP_GET_CA_CHAIN] = get_ca_chain,       [OP_GET_CRL] = get_crl,
+    [OP_REQ_CLIENT_CERT] = req_client_cert,
+    [OP_REQ_SERVER_CERT] = req_server_cert,
+    [OP_RENEW_CLIENT_CERT] = renew_client_cert,
+    [OP_REVOKE_CERT] = revoke_cert,
+    [OP_GET_CERT] = get_cert,
+    [OP_LIST_CERTS] = list_certs,
+    [OP_GET_CA_CHAIN] = get_ca_chain,
+    [OP_GET_CRL] = get_crl,
     [OP_GET_STATUS] = get_status,
 };
 
@@ -292,6 +478,8 @@ static int operate(struct service *s, struct exchange *x, struct err *err)
     enum operation op;
     int rc = request_parse(&r, &op, exchange_body(x), err);
     exchange_set_operation(x, op);
+    if (rc == 0 && is_signed(x) && op != OP_REQ_SERVER_CERT && op != OP_REVOKE_CERT)
+        rc = err_set(err, ERR_signature_invalid, "%s takes no signature", operation_name(op));
     if (rc == 0)
         rc = operations[op](s, x, r, err);
     request_free(r);

@@ -205,7 +205,8 @@ static int check_names(const cJSON *object, struct err *err)
     const char **names = calloc((size_t)cJSON_GetArraySize(object) + 1, sizeof *names);
     if (!names)
         return err_set(err, ERR_internal, "out of memory");
-    cJSON_ArrayForEach(member, object) names[n++] = member->string;
+    cJSON_ArrayForEach (member, object)
+        names[n++] = member->string;
     qsort(names, n, sizeof *names, by_text);
     for (size_t i = 1; i < n && rc == 0; i++)
         if (strcmp(names[i - 1], names[i]) == 0)
@@ -222,7 +223,9 @@ static int check_all_names(const cJSON *node, struct err *err)
     if (cJSON_IsObject(node) && check_names(node, err))
         return -1;
     const cJSON *child;
-    cJSON_ArrayForEach(child, node) if (check_all_names(child, err)) return -1;
+    cJSON_ArrayForEach (child, node)
+        if (check_all_names(child, err))
+            return -1;
     return 0;
 }
 
@@ -290,8 +293,7 @@ static int check_serials(const struct field *f, const cJSON *value, struct err *
     if (n < 1 || n > SERIALS_MAX)
         return err_set(err, ERR_field_value, "the field \"%s\" must have 1 to %d elements", f->name,
                        SERIALS_MAX);
-    cJSON_ArrayForEach(element, value)
-    {
+    cJSON_ArrayForEach (element, value) {
         if (!cJSON_IsString(element))
             return wrong_type(f, "an array of serial numbers", err);
         if (!is_serial(element->valuestring))
@@ -339,8 +341,7 @@ static const struct field *find_field(const struct shape *shape, const char *nam
 static int check_fields(const struct shape *shape, const cJSON *root, struct err *err)
 {
     const cJSON *member;
-    cJSON_ArrayForEach(member, root)
-    {
+    cJSON_ArrayForEach (member, root) {
         const struct field *f = find_field(shape, member->string);
         if (!f)
             return err_set(err, ERR_field_unknown,

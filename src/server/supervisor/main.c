@@ -48,9 +48,9 @@ static void stop(struct supervisor *s, int exit_code)
     s->stop_since = monotonic_ms();
     s->exit_code = exit_code;
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    if (c->role == PROC_FRONT)
-        child_signal(c, SIGTERM);
+    LIST_FOREACH (c, &s->children, next)
+        if (c->role == PROC_FRONT)
+            child_signal(c, SIGTERM);
 }
 
 static void back_off(struct slot *slot, const struct child *c)
@@ -136,8 +136,8 @@ static unsigned ready_children(const struct supervisor *s, enum role_name role)
 {
     unsigned n = 0;
     const struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    n += c->role == role && c->ready && !c->retiring;
+    LIST_FOREACH (c, &s->children, next)
+        n += c->role == role && c->ready && !c->retiring;
     return n;
 }
 
@@ -155,18 +155,18 @@ static void retire_old_fronts(struct supervisor *s)
 static int any_left(struct supervisor *s, enum role_name role)
 {
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    if (c->role == role)
-        return 1;
+    LIST_FOREACH (c, &s->children, next)
+        if (c->role == role)
+            return 1;
     return 0;
 }
 
 static void kill_all(struct supervisor *s, enum role_name role)
 {
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    if (c->role == role)
-        child_signal(c, SIGKILL);
+    LIST_FOREACH (c, &s->children, next)
+        if (c->role == role)
+            child_signal(c, SIGKILL);
 }
 
 static void go_on_stopping(struct supervisor *s)
@@ -250,9 +250,9 @@ static void pin_retry(struct supervisor *s)
 static void end_peer(struct supervisor *s, const struct msg_peer_end *m)
 {
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    if (c->role == m->role && c->number == m->number)
-        child_signal(c, SIGKILL);
+    LIST_FOREACH (c, &s->children, next)
+        if (c->role == m->role && c->number == m->number)
+            child_signal(c, SIGKILL);
 }
 
 void on_child_message(struct child *c, const struct msg *m)
@@ -331,9 +331,9 @@ static void authority_ended(struct supervisor *s, struct child *c)
         return;
     }
     struct child *other;
-    LIST_FOREACH(other, &s->children, next)
-    if (other != c)
-        child_signal(other, SIGKILL);
+    LIST_FOREACH (other, &s->children, next)
+        if (other != c)
+            child_signal(other, SIGKILL);
     s->restart_backoff = now - c->started_at > LIVED_WELL ? 0
                          : s->restart_backoff             ? s->restart_backoff * 2
                                                           : BACKOFF_FIRST;
@@ -391,9 +391,9 @@ static void on_child_signal(evutil_socket_t number, short what, void *arg)
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         struct child *c, *found = NULL;
-        LIST_FOREACH(c, &s->children, next)
-        if (c->pid == pid)
-            found = c;
+        LIST_FOREACH (c, &s->children, next)
+            if (c->pid == pid)
+                found = c;
         if (!found)
             continue;
         found->pid = 0;
@@ -522,8 +522,7 @@ static int check(struct supervisor *s)
         log_error("%s", err.text);
         return 1;
     }
-    printf("signetd: %s is valid, and so are its profiles and CA certificates\n",
-           s->config_path);
+    printf("signetd: %s is valid, and so are its profiles and CA certificates\n", s->config_path);
     return 0;
 }
 
@@ -550,7 +549,10 @@ int main(int argc, char **argv)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     static const struct rlimit no_core = {0, 0};
-    struct supervisor s = {.config_fd = -1, .lock = -1, .tls_socket = -1, .http_socket = -1,
+    struct supervisor s = {.config_fd = -1,
+                           .lock = -1,
+                           .tls_socket = -1,
+                           .http_socket = -1,
                            .config_path = CONFIG_DEFAULT_PATH};
     struct err err;
     int only_check = 0, option, rc;

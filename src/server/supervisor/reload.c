@@ -47,8 +47,8 @@ static int token_differs(const struct config *a, const struct config *b)
 /* ---- the new one, whole, beside the old ---- */
 
 /* A socket of the old one goes on where the address is the same: nobody who connects is refused. */
-static int take_socket(int *socket, int old_socket, const char *was,
-                       const char *is, struct err *err)
+static int take_socket(int *socket, int old_socket, const char *was, const char *is,
+                       struct err *err)
 {
     char text[80];
     *socket = old_socket;
@@ -77,8 +77,8 @@ static int prepare(struct supervisor *fresh, const struct supervisor *old, struc
         return -1;
     return take_socket(&fresh->tls_socket, old->tls_socket, old->config->listen,
                        fresh->config->listen, err) ||
-                   take_socket(&fresh->http_socket, old->http_socket,
-                               old->config->http_listen, fresh->config->http_listen, err)
+                   take_socket(&fresh->http_socket, old->http_socket, old->config->http_listen,
+                               fresh->config->http_listen, err)
                ? -1
                : 0;
 }
@@ -151,10 +151,8 @@ static void exchange(struct supervisor *s, struct supervisor *fresh)
 
 void reload(struct supervisor *s)
 {
-    struct supervisor fresh = {.config_path = s->config_path,
-                               .config_fd = -1,
-                               .tls_socket = -1,
-                               .http_socket = -1};
+    struct supervisor fresh = {
+        .config_path = s->config_path, .config_fd = -1, .tls_socket = -1, .http_socket = -1};
     struct err err;
     if (s->phase != RUNNING) {
         log_warn("SIGHUP comes while signetd starts or stops; send it again");

@@ -20,9 +20,9 @@ struct child {
     int status;              /* of waitpid(2) */
     struct channel *channel; /* to it; NULL when it hung up */
     int ready;
-    int retiring;             /* a front of an earlier configuration: ends when the new ones serve */
-    struct slot *slot;        /* of a signer or front; NULL when none waits for its end */
-    uint8_t fault; /* enum token_fault it reported, a signer */
+    int retiring;      /* a front of an earlier configuration: ends when the new ones serve */
+    struct slot *slot; /* of a signer or front; NULL when none waits for its end */
+    uint8_t fault;     /* enum token_fault it reported, a signer */
     char detail[512];
     int64_t started_at; /* monotonic, ms */
 };
