@@ -179,8 +179,6 @@ static int set_key(struct config *c, const struct key *k, const char *text, stru
     void *at = (char *)c + k->offset;
     switch (k->kind) {
     case TEXT:
-        if (!*text)
-            return 0;
         *(char **)at = strdup(text);
         return *(char **)at ? 0 : err_set(err, ERR_internal, "no memory");
     case HEX:
@@ -201,7 +199,7 @@ static int read_keys(struct config *c, const char *text, const char *path, struc
         const struct key *k = &keys[i];
         const char *value = NCONF_get_string(c->conf, k->section, k->name);
         ERR_clear_error(); /* a key that is not there is no error */
-        if (!value)
+        if (!value || (k->kind == TEXT && !*value))
             value = k->standard;
         struct err why;
         if (value && set_key(c, k, value, &why))
@@ -301,13 +299,27 @@ static int check_whole(struct config *c, const char *text, const char *path, str
                : 0;
 }
 
-/* .include would bring bytes that nobody checked; NCONF knows it as a first word on a line. */
+/* Whether p spells word, as NCONF reads it: a backslash and a line end are nothing. */
+static int spells(const char *p, const char *word)
+{
+    for (; *word; word++) {
+        while (*p == '\\' && (p[1] == '\r' || p[1] == '\n'))
+            p += 1 + strspn(p + 1, "\r\n");
+        if (*p++ != *word)
+            return 0;
+    }
+    return 1;
+}
+
+/* .include would bring bytes that nobody checked. NCONF takes it behind a byte order mark, behind a
+ * section's name and over several lines, so it is refused wherever it stands. */
 static int refuse_include(const char *text, const char *path, struct err *err)
 {
     int line = 1;
-    for (const char *p = text; p; p = strchr(p, '\n'), p = p ? p + 1 : p, line++)
-        if (strncmp(p + strspn(p, " \t"), ".include", 8) == 0)
-            return err_set(err, ERR_field_value, "%s:%d: .include is not supported here", path,
+    for (const char *p = text; *p; line += *p++ == '\n')
+        if (spells(p, ".include"))
+            return err_set(err, ERR_field_value,
+                           "%s:%d: .include is not supported here, not even in a comment", path,
                            line);
     return 0;
 }
@@ -408,8 +420,8 @@ int address_split(const char *text, char host[64], char port[8], struct err *err
         end--;
     }
     int64_t number;
-    if (!colon || start >= end || end - start >= 64 || number_parse(&number, colon + 1, NULL) ||
-        number > 65535)
+    if (!colon || start >= end || end - start >= 64 || start + strcspn(start, "[]") < end ||
+        number_parse(&number, colon + 1, NULL) || number > 65535)
         return err_set(err, ERR_field_value, "\"%s\" is not address:port, as in 0.0.0.0:8443",
                        text);
     memcpy(host, start, (size_t)(end - start));

@@ -60,7 +60,7 @@ void config_free(struct config *c);
 int duration_parse(int64_t *seconds, const char *text, struct err *err)
     __attribute__((warn_unused_result));
 
-/* "address:port", "[v6]:port"; port 0 is "any free one". The views point into text. */
+/* "address:port", "[v6]:port"; port 0 is "any free one". */
 int address_split(const char *text, char host[64], char port[8], struct err *err)
     __attribute__((warn_unused_result));
 

@@ -27,6 +27,7 @@ struct crl {
     struct buf tail;         /* of the TBS: its extensions */
     struct buf out;          /* not yet written */
     size_t tbs_len;
+    uint8_t written[DIGEST_MAX]; /* digest of the TBS */
     ASN1_TIME *time;
     EVP_MD_CTX *digest;
 };
@@ -316,6 +317,7 @@ int crl_digest(struct crl *c, uint8_t digest[DIGEST_MAX], size_t *len, struct er
     if (EVP_DigestFinal_ex(c->digest, digest, &n) != 1)
         return no_memory(err);
     *len = n;
+    memcpy(c->written, digest, n);
     c->stage = DIGESTED;
     return 0;
 }
@@ -342,9 +344,11 @@ static int copy_back(struct crl *c, int out_fd, uint8_t digest[DIGEST_MAX], unsi
             return -1;
         done += (size_t)n;
     }
-    if (done != c->tbs_len)
-        return err_set(err, ERR_storage_unavailable, "CRL: the file is not what was written");
-    return EVP_DigestFinal_ex(c->digest, digest, len) == 1 ? 0 : no_memory(err);
+    if (EVP_DigestFinal_ex(c->digest, digest, len) != 1)
+        return no_memory(err);
+    if (memcmp(digest, c->written, *len) != 0)
+        return err_set(err, ERR_storage_unavailable, "CRL: the disk gives back other bytes");
+    return 0;
 }
 
 static int write_signed(struct crl *c, struct bytes signature, int out_fd, struct err *err)

@@ -17,7 +17,7 @@ void *der_decode(struct bytes in, const ASN1_ITEM *item)
     if (in.len == 0 || in.len > LONG_MAX)
         return NULL;
     ASN1_VALUE *value = ASN1_item_d2i(NULL, &at, (long)in.len, item);
-    if (value && at == in.data + in.len && encodes_as(value, item, in))
+    if (value && encodes_as(value, item, in)) /* which bytes behind it would keep from being so */
         return value;
     ASN1_item_free(value, item);
     /* the caller's next TLS call must not find what a stranger's bytes left behind */

@@ -285,6 +285,7 @@ def keys():
     rsa, ec, ec384 = Rsa(p, q), Ec(P256), Ec(P384)
     x, y = ec.q
     point = point_bytes(P256, ec.q)
+    ends_in_0 = point_bytes(P256, (x, y if y % 2 == 0 else P256.p - y))  # on the curve as well
     wrong = b"\4" + point_bytes(P256, (x, (y + 1) % P256.p))
     modulus = lambda n, e=65537: seq(seq(RSA, NULL), bits(seq(integer(n), integer(e))))
     negative = tlv(2, rsa.n.to_bytes(256, "big"))  # no leading zero
@@ -295,6 +296,7 @@ def keys():
               bits(integer(5)))
     small = 65521 * next_prime(RNG.getrandbits(2032) | 3 << 2030)
     below_4096 = 3 * next_prime(RNG.getrandbits(4094) | 3 << 4092)
+    even = 2 * next_prime(RNG.getrandbits(2047) | 3 << 2045)
     close = next_prime(p + 2**500)
     far = Rsa(roca_prime(1024), roca_prime(1024))
     hybrid = bytes([6 + y % 2]) + point
@@ -312,7 +314,7 @@ def keys():
         ("key_exponent", "rsa-e-1", modulus(rsa.n, 1)),
         ("key_exponent", "rsa-e-65539", modulus(rsa.n, 65539)),
         ("key_exponent", "rsa-e-as-large-as-n", modulus(rsa.n, rsa.n - 2)),
-        ("key_weak", "rsa-even", modulus(rsa.n - 1)),
+        ("key_weak", "rsa-even", modulus(even)),
         ("key_weak", "rsa-factor-65521", modulus(small)),
         ("key_weak", "rsa-4096-factor-3", modulus(below_4096)),
         ("key_weak", "rsa-close-primes", modulus(p * close)),
@@ -339,7 +341,7 @@ def keys():
         ("key_invalid", "p256-not-reduced", ec.spki(b"\4" + b"\xff" * 32 + point[32:])),
         ("key_invalid", "p256-zero", ec.spki(b"\4" + bytes(64))),
         ("key_invalid", "p384-off-curve", ec384.spki(b"\4" + point_bytes(P384, (5, 7)))),
-        ("key_invalid", "unused-bits", seq(seq(EC, P256.name), bits(b"\4" + point[:-1] + b"\0", 1))),
+        ("key_invalid", "unused-bits", seq(seq(EC, P256.name), bits(b"\4" + ends_in_0, 1))),
         ("key_invalid", "trailing", ec.spki() + b"\0"),
         ("key_invalid", "long-length", long_form(ec.spki())),
         ("key_invalid", "third-element", seq(seq(EC, P256.name), bits(b"\4" + point), NULL)),

@@ -134,6 +134,18 @@ def test_token_without_pin_is_completed(hsm):
     hsm.key()
 
 
+def test_an_initialized_token_is_not_wiped(hsm):
+    hsm.init_token()
+    hsm.key()
+    other_pin = hsm.secret("other-pin", "quite-another")
+    again = hsm.tool("init-token", "T", "--so-pin-file", hsm.so_pin, code=3, pin=other_pin)
+    assert "is left as it is" in again.stderr
+    slot = re.search(r"Slot (\d+)", hsm.run("softhsm2-util", "--show-slots").stdout).group(1)
+    again = hsm.tool("init-token", "New", "--so-pin-file", hsm.so_pin, "--slot", slot, code=3)
+    assert "it is not wiped" in again.stderr
+    hsm.tool("check", "T", "--key-label", "k")
+
+
 def test_install_refuses_what_does_not_belong(hsm, other):
     make_root(other)
     make_request(hsm, name="a")

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <openssl/conf.h>
+#include <openssl/rand.h>
 
 #include "pki/certificate.h"
 
@@ -56,6 +57,45 @@ static struct certificate_request request_for(const struct ca *ca, const struct 
                                         .spki = buf_view(spki),
                                         .name = name,
                                         .now = time(NULL)};
+}
+
+/* In place of OpenSSL's, for the tests of a broken one: fills with these bytes, NULL: really
+ * random. */
+static const uint8_t *random_pattern;
+static int random_result = 1;
+
+int RAND_bytes(unsigned char *out, int len)
+{
+    if (!random_pattern)
+        return RAND_bytes_ex(NULL, out, (size_t)len, 0);
+    memcpy(out, random_pattern, (size_t)len);
+    return random_result;
+}
+
+static void a_broken_generator_gives_no_serial(void **state)
+{
+    static const uint8_t zeros[SERIAL_LEN] = {0}, stuck[SERIAL_LEN] = {1, 2, 3, 4},
+                         never_positive[SERIAL_LEN] = {0x80, 1};
+    uint8_t ones[SERIAL_LEN], out[SERIAL_LEN];
+    struct err err = {0};
+    (void)state;
+    memset(ones, 0xff, sizeof ones);
+    random_pattern = zeros;
+    assert_int_equal(serial_make(out, &err), -1);
+    random_pattern = ones;
+    assert_int_equal(serial_make(out, &err), -1);
+    random_pattern = never_positive;
+    assert_int_equal(serial_make(out, &err), -1);
+    random_pattern = stuck;
+    assert_int_equal(serial_make(out, &err), 0);
+    assert_int_equal(serial_make(out, &err), -1); /* the same again */
+    random_result = 0;
+    random_pattern = (const uint8_t *)"an error, and bytes";
+    assert_int_equal(serial_make(out, &err), -1);
+    assert_int_equal(err.code, ERR_internal);
+    random_result = 1;
+    random_pattern = NULL;
+    assert_int_equal(serial_make(out, &err), 0);
 }
 
 static int by_bytes(const void *a, const void *b)
@@ -286,13 +326,16 @@ static void bad_requests_build_nothing(void **state)
 {
     static const char *const bad_sans[] = {"DNS:*.example", "DNS:",         "IP:1.2.3",
                                            "URI:urn:x",     "broker",       "DNS:a b",
-                                           "email:a@b.c",   "IP:1.2.3.4/8", "DNS:1.2.3.4"};
+                                           "email:a@b.c",   "IP:1.2.3.4/8", "DNS:1.2.3.4",
+                                           "IP: 1.2.3.4",   "IP:+1.2.3.4",  "IP:01.2.3.4"};
     static const uint8_t high[SERIAL_LEN] = {0x80}, low[SERIAL_LEN] = {0, 0x80};
     struct ca ca = ca_make("P-256", 30);
     struct profiles *all = load(&ca, "");
     struct buf spki = make_spki(ca.key);
     struct certificate_request req = request_for(&ca, all, "server", "broker.example", &spki);
     (void)state;
+    refused(&req, ERR_field_missing);
+    req.sans = (const char *[]){NULL};
     refused(&req, ERR_field_missing);
     for (size_t i = 0; i < sizeof bad_sans / sizeof *bad_sans; i++) {
         req.sans = (const char *[]){"DNS:good.example", bad_sans[i], NULL};
@@ -372,6 +415,7 @@ static void prints_what_it_costs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_broken_generator_gives_no_serial),
         cmocka_unit_test(serials_are_random_and_positive),
         cmocka_unit_test(openssl_and_gnutls_agree),
         cmocka_unit_test(holds_what_the_profile_says),

@@ -92,6 +92,26 @@ static void the_policy_decides(void **state)
     EVP_PKEY_free(p384);
 }
 
+/* Whatever a policy says: the arithmetic is bounded, and 1024 bits are broken. */
+static void no_policy_widens_the_limits(void **state)
+{
+    static const struct key_policy wide = {512, 16384, 1, 1};
+    static const char *const files[] = {"key_type_refused--rsa-1024.der",
+                                        "key_type_refused--rsa-8192.der"};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct buf spki = {0};
+        struct key_info info;
+        struct err err = {0};
+        char path[512];
+        snprintf(path, sizeof path, CORPUS "/key/%s", files[i]);
+        assert_int_equal(file_read(&spki, path, 4096, &err), 0);
+        assert_int_equal(key_check(buf_view(&spki), &wide, &info, &err), -1);
+        assert_int_equal(err.code, ERR_key_type_refused);
+        buf_free(&spki);
+    }
+}
+
 static void policy_texts(void **state)
 {
     static const char *const bad[] = {"",
@@ -217,6 +237,7 @@ int main(void)
         cmocka_unit_test(takes_what_openssl_makes),
         cmocka_unit_test(every_cut_is_refused),
         cmocka_unit_test(the_policy_decides),
+        cmocka_unit_test(no_policy_widens_the_limits),
         cmocka_unit_test(policy_texts),
         cmocka_unit_test(every_small_factor_is_found),
         cmocka_unit_test(no_small_factor_is_invented),

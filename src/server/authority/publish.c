@@ -322,10 +322,20 @@ const char *publish_problem(const struct publishing *p)
     return p->problem[0] ? p->problem : NULL;
 }
 
+static int not_listed(const struct revoked_row *row, void *arg)
+{
+    const struct publishing *p = arg;
+    return row->revoked_at >= p->current.this_update;
+}
+
+/* A revocation that a crash came after is on no CRL yet: nothing else would ask for one. */
 static int read_last(struct store_tx *tx, void *arg)
 {
     struct publishing *p = arg;
-    return tx_last_crl(tx, p->a->issuer_id, 0, 1, &p->current) < 0 ? -1 : 0;
+    int rc = tx_last_crl(tx, p->a->issuer_id, 0, 1, &p->current);
+    if (rc == 0 && tx_each_revoked(tx, p->a->issuer_id, 0, 0, not_listed, p))
+        p->wanted = 1;
+    return rc < 0 ? -1 : 0;
 }
 
 int publishing_open(struct publishing **out, struct authority *a, struct err *err)
