@@ -45,16 +45,6 @@ struct admin {
 
 /* ---- operations ---- */
 
-static void on_operator_issued(void *arg, struct bytes serial, struct bytes der,
-                               const struct err *err)
-{
-    struct msg_answer_certificate m = {.serial = serial, .der = der};
-    if (err->code)
-        question_refuse(arg, err);
-    else
-        question_answer(arg, MSG_answer_certificate, &m);
-}
-
 static int operator_issue(struct authority *a, const struct msg_admin_operator_issue *m,
                           struct question *q)
 {
@@ -75,7 +65,7 @@ static int operator_issue(struct authority *a, const struct msg_admin_operator_i
         .spki = m->spki,
         .roles = m->roles,
     };
-    issue(a, &req, on_operator_issued, q);
+    issue(a, &req, issue_answer, q);
     return 0;
 }
 

@@ -120,15 +120,6 @@ void fronts_send_listener(struct fronts *all)
 
 /* ---- what a front asks ---- */
 
-static void on_issued(void *arg, struct bytes serial, struct bytes der, const struct err *err)
-{
-    struct msg_answer_certificate m = {.serial = serial, .der = der};
-    if (err->code)
-        question_refuse(arg, err);
-    else
-        question_answer(arg, MSG_answer_certificate, &m);
-}
-
 static int on_issue(struct front *f, uint64_t id, const struct msg_issue *m)
 {
     if (m->body_digest.len != 32 || m->csr_digest.len != 32)
@@ -149,7 +140,7 @@ static int on_issue(struct front *f, uint64_t id, const struct msg_issue *m)
     /* only what needs no signature of the operator's comes this way */
     if (strcmp(m->operation, "req_client_cert") != 0)
         return -1;
-    issue(f->a, &req, on_issued, question_new(f->peer, id));
+    issue(f->a, &req, issue_answer, question_new(f->peer, id));
     return 0;
 }
 
@@ -169,7 +160,7 @@ static int on_renew(struct front *f, uint64_t id, const struct msg_renew *m)
     };
     caller_copy(&req.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
                 m->caller_address);
-    issue(f->a, &req, on_issued, question_new(f->peer, id));
+    issue(f->a, &req, issue_answer, question_new(f->peer, id));
     return 0;
 }
 

@@ -608,6 +608,15 @@ void issue(struct authority *a, const struct issue_request *req, issue_done done
         fatal("no memory for an issuance");
 }
 
+void issue_answer(void *question, struct bytes serial, struct bytes der, const struct err *err)
+{
+    struct msg_answer_certificate m = {.serial = serial, .der = der};
+    if (err->code)
+        question_refuse(question, err);
+    else
+        question_answer(question, MSG_answer_certificate, &m);
+}
+
 /* ---- start and end ---- */
 
 struct issuing *issuing_new(struct authority *a)

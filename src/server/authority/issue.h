@@ -35,6 +35,9 @@ struct issue_request {
 /* err->code ERR_none: serial and der are the certificate, views for the call only. */
 typedef void (*issue_done)(void *arg, struct bytes serial, struct bytes der, const struct err *err);
 
+/* An issue_done for a question: answers it (arg) with answer_certificate or answer_error. */
+void issue_answer(void *question, struct bytes serial, struct bytes der, const struct err *err);
+
 /* Calls done once, from the loop. */
 void issue(struct authority *a, const struct issue_request *req, issue_done done, void *arg);
 

@@ -130,16 +130,24 @@ static int by_name(struct store_tx *tx, struct revocation *r)
                  : err_set(&r->err, ERR_serial_unknown, "%s has no live certificate", r->req.name);
 }
 
+static int find_operator(struct store_tx *tx, struct revocation *r, struct operator_row *who)
+{
+    int rc = tx_operator_by_name(tx, r->req.name, who);
+    if (rc)
+        return rc < 0 ? store_failed(r)
+                      : err_set(&r->err, ERR_operator_unknown, "there is no operator \"%s\"",
+                                r->req.name);
+    return 0;
+}
+
 /* What is on hold or issued; the rest is dealt with already. */
 static int by_issuing_operator(struct store_tx *tx, struct revocation *r)
 {
     struct certificate_row row = {0};
     struct operator_row who;
-    int rc = tx_operator_by_name(tx, r->req.name, &who);
-    if (rc)
-        return rc < 0 ? store_failed(r)
-                      : err_set(&r->err, ERR_operator_unknown, "there is no operator \"%s\"",
-                                r->req.name);
+    int rc;
+    if (find_operator(tx, r, &who))
+        return -1;
     while ((rc = tx_issued_by_operator(tx, who.id, r->req.from, r->req.to, row.id, &row)) == 0)
         if (!(row.state == STATE_HELD && r->req.reason == REASON_HOLD) && apply(tx, r, &row))
             return -1;
@@ -150,11 +158,9 @@ static int by_operator(struct store_tx *tx, struct revocation *r)
 {
     struct certificate_row row = {.id = INT64_MAX};
     struct operator_row who;
-    int rc = tx_operator_by_name(tx, r->req.name, &who);
-    if (rc)
-        return rc < 0 ? store_failed(r)
-                      : err_set(&r->err, ERR_operator_unknown, "there is no operator \"%s\"",
-                                r->req.name);
+    int rc;
+    if (find_operator(tx, r, &who))
+        return -1;
     while ((rc = tx_operator_certificate(tx, who.id, row.id, r->now, &row)) == 0)
         if (row.state != STATE_INTENT && apply(tx, r, &row))
             return -1;

@@ -79,15 +79,6 @@ static int check_signature(struct authority *a, const struct msg_signed_request 
 
 /* ---- req_server_cert ---- */
 
-static void on_issued(void *arg, struct bytes serial, struct bytes der, const struct err *err)
-{
-    struct msg_answer_certificate m = {.serial = serial, .der = der};
-    if (err->code)
-        question_refuse(arg, err);
-    else
-        question_answer(arg, MSG_answer_certificate, &m);
-}
-
 static int read_csr(struct csr **csr, const struct request *r, struct err *err)
 {
     static const struct key_policy widest = {2048, 4096, 1, 1};
@@ -129,7 +120,7 @@ static int server_certificate(struct authority *a, const struct request *r,
         .spki = csr_spki(csr),
         .sans = (const char *const *)names,
     };
-    issue(a, &req, on_issued, q);
+    issue(a, &req, issue_answer, q);
     free(names);
     csr_free(csr);
     return 0;

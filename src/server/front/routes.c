@@ -203,32 +203,46 @@ static int check_csr(const struct csr *csr, struct err *err)
     return csr_verify(csr, err);
 }
 
+/* A CSR that passed every check, with the digests by which its request is known. */
+struct checked_csr {
+    struct csr *csr;
+    uint8_t body_digest[32], csr_digest[32];
+};
+
+static int take_csr(struct checked_csr *c, const struct exchange *x, const struct request *r,
+                    struct err *err)
+{
+    c->csr = NULL;
+    if (require_certificate(x, err) || decode_csr(&c->csr, request_text(r, "csr"), err))
+        return -1;
+    if (check_csr(c->csr, err)) {
+        csr_free(c->csr);
+        return -1;
+    }
+    sha256(c->body_digest, exchange_body(x));
+    sha256(c->csr_digest, csr_der(c->csr));
+    return 0;
+}
+
 static int req_client_cert(struct service *s, struct exchange *x, const struct request *r,
                            struct err *err)
 {
-    struct csr *csr = NULL;
-    uint8_t body_digest[32], csr_digest[32];
-    if (require_certificate(x, err) || decode_csr(&csr, request_text(r, "csr"), err))
+    struct checked_csr c;
+    if (take_csr(&c, x, r, err))
         return -1;
-    if (check_csr(csr, err)) {
-        csr_free(csr);
-        return -1;
-    }
-    sha256(body_digest, exchange_body(x));
-    sha256(csr_digest, csr_der(csr));
     struct msg_issue m = {
         .operation = operation_name(OP_REQ_CLIENT_CERT),
         .profile = text_or(r, "profile", "device"),
         .request_id = text_or(r, "request_id", ""),
-        .body_digest = {body_digest, sizeof body_digest},
-        .csr_digest = {csr_digest, sizeof csr_digest},
-        .name = csr_cn(csr),
-        .spki = csr_spki(csr),
+        .body_digest = {c.body_digest, sizeof c.body_digest},
+        .csr_digest = {c.csr_digest, sizeof c.csr_digest},
+        .name = csr_cn(c.csr),
+        .spki = csr_spki(c.csr),
         .replace = (uint8_t)request_bool(r, "replace"),
     };
     SET_CALLER(&m, exchange_caller(x));
     ask(s, x, MSG_issue, &m, 0);
-    csr_free(csr);
+    csr_free(c.csr);
     return 0;
 }
 
@@ -236,26 +250,19 @@ static int req_client_cert(struct service *s, struct exchange *x, const struct r
 static int renew_client_cert(struct service *s, struct exchange *x, const struct request *r,
                              struct err *err)
 {
-    struct csr *csr = NULL;
-    uint8_t body_digest[32], csr_digest[32];
-    if (require_certificate(x, err) || decode_csr(&csr, request_text(r, "csr"), err))
+    struct checked_csr c;
+    if (take_csr(&c, x, r, err))
         return -1;
-    if (check_csr(csr, err)) {
-        csr_free(csr);
-        return -1;
-    }
-    sha256(body_digest, exchange_body(x));
-    sha256(csr_digest, csr_der(csr));
     struct msg_renew m = {
         .request_id = text_or(r, "request_id", ""),
-        .body_digest = {body_digest, sizeof body_digest},
-        .csr_digest = {csr_digest, sizeof csr_digest},
-        .name = csr_cn(csr),
-        .spki = csr_spki(csr),
+        .body_digest = {c.body_digest, sizeof c.body_digest},
+        .csr_digest = {c.csr_digest, sizeof c.csr_digest},
+        .name = csr_cn(c.csr),
+        .spki = csr_spki(c.csr),
     };
     SET_CALLER(&m, exchange_caller(x));
     ask(s, x, MSG_renew, &m, 0);
-    csr_free(csr);
+    csr_free(c.csr);
     return 0;
 }
 
