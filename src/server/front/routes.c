@@ -209,7 +209,7 @@ struct checked_csr {
     uint8_t body_digest[32], csr_digest[32];
 };
 
-static int take_csr(struct checked_csr *c, const struct exchange *x, const struct request *r,
+static int take_csr(struct checked_csr *c, struct exchange *x, const struct request *r,
                     struct err *err)
 {
     c->csr = NULL;
