@@ -58,6 +58,8 @@ const char *store_problem(const struct store *s);
 /* Reading outside of a round, in one snapshot. */
 int store_read(struct store *s, store_decision reader, void *arg);
 
+/* What SQLite finds wrong in its file: pages, indexes, references. -1: it cannot be read. */
+int store_check(struct store *s, void (*each)(const char *problem, void *arg), void *arg);
 /* ---- within a transaction ----
  * Views in results are valid until the next call on the same transaction.
  * Unless said otherwise: 0 found or done, 1 not there, -1 the store failed. */
@@ -106,6 +108,10 @@ int tx_set_replaces(struct store_tx *tx, int64_t id, int64_t older);
 int tx_set_orphan(struct store_tx *tx, int64_t id, int64_t at);
 int tx_set_revoked(struct store_tx *tx, int64_t id, enum certificate_state state, int64_t at,
                    int reason);
+/* Its certificate turned up: a row without one, revoked or held (after a restore, or an orphan),
+ * takes names, dates and DER from row; it stays on the CRL as it is. */
+int tx_set_found(struct store_tx *tx, const struct certificate_row *row, struct bytes der,
+                 const uint8_t sha256[32], int64_t at);
 /* Off hold: issued again, as if it had never been. */
 int tx_set_unheld(struct store_tx *tx, int64_t id);
 /* The next certificate after `after`, by id, that an operator asked for within [from, to] and that
@@ -143,6 +149,9 @@ int tx_add_request(struct store_tx *tx, const uint8_t key[32], const struct requ
 int tx_issuer(struct store_tx *tx, struct bytes certificate, const uint8_t name_sha256[32],
               const uint8_t spki_sha256[32], int64_t not_after, int64_t now, int64_t *id);
 
+/* Its certificate, a view. */
+int tx_issuer_by_id(struct store_tx *tx, int64_t id, struct bytes *certificate);
+
 int tx_operator_by_name(struct store_tx *tx, const char *name, struct operator_row *row);
 int tx_operator_by_id(struct store_tx *tx, int64_t id, struct operator_row *row);
 int tx_operator_after(struct store_tx *tx, const char *name, struct operator_row *row);
@@ -165,6 +174,7 @@ struct event_row {
     uint64_t seq;
     const char *line; /* whole: sequence, time, text, hash; no line end */
     int64_t certificate;
+    uint8_t hash[32];
 };
 int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *row);
 int tx_meta(struct store_tx *tx, const char *name, int64_t *value);
@@ -181,6 +191,8 @@ struct crl_row {
 /* The newest of this issuer and shard; published_only skips those never published. */
 int tx_last_crl(struct store_tx *tx, int64_t issuer, int shard, int published_only,
                 struct crl_row *row);
+/* Every one, of all issuers, by number. each returns non-zero to stop with -1. */
+int tx_each_crl(struct store_tx *tx, int (*each)(const struct crl_row *row, void *arg), void *arg);
 int tx_add_crl(struct store_tx *tx, const struct crl_row *row);
 int tx_set_crl_published(struct store_tx *tx, const struct crl_row *row);
 
@@ -202,6 +214,10 @@ int tx_usage(struct store_tx *tx, int64_t operator_id, int64_t now, struct usage
 /* Adds to the operator's hour (0: none) and to that of all. */
 int tx_add_usage(struct store_tx *tx, int64_t operator_id, int64_t now, unsigned issued,
                  unsigned revoked);
+
+/* A copy at path (not there yet), as one sound file, of what this transaction sees. */
+int tx_backup(struct store_tx *tx, const char *path, void (*progress)(int done, int total),
+              struct err *err) __attribute__((warn_unused_result));
 
 struct store_counts {
     uint64_t issued, revoked, orphans, open;

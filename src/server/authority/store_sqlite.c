@@ -85,7 +85,8 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                             " ORDER BY id DESC LIMIT 1")                                           \
     X(journal_head, "SELECT seq,hash FROM journal ORDER BY seq DESC LIMIT 1")                      \
     X(add_event, "INSERT INTO journal (seq,at,line,hash,certificate) VALUES (?,?,?,?,?)")          \
-    X(event_after, "SELECT seq,line,certificate FROM journal WHERE seq>? ORDER BY seq LIMIT 1")    \
+    X(event_after, "SELECT seq,line,certificate,hash FROM journal WHERE seq>? ORDER BY seq"        \
+                   " LIMIT 1")                                                                     \
     X(meta, "SELECT value FROM meta WHERE name=?")                                                 \
     X(set_meta, "INSERT INTO meta (name,value) VALUES (?,?)"                                       \
                 " ON CONFLICT (name) DO UPDATE SET value=excluded.value")                          \
@@ -95,6 +96,12 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                " VALUES (?,?,?,?,?,?)")                                                            \
     X(set_crl_published, "UPDATE crl SET sha256=?,journal_seq=? WHERE issuer=? AND shard=?"        \
                          " AND number=?")                                                          \
+    X(each_crl, "SELECT number,journal_seq,this_update,next_update,sha256,issuer,shard FROM crl"   \
+                " ORDER BY issuer,shard,number")                                                   \
+    X(issuer_by_id, "SELECT certificate FROM issuer WHERE id=?")                                   \
+    X(set_found, "UPDATE certificate SET state=CASE state WHEN 4 THEN 2 ELSE state END,profile=?," \
+                 "name=?,operator=?,spki_sha256=?,tbs_sha256=?,not_before=?,not_after=?,der=?,"    \
+                 "der_sha256=?,issued_at=? WHERE id=? AND der IS NULL AND state>=2")               \
     X(each_revoked, "SELECT serial,revoked_at,reason FROM certificate INDEXED BY"                  \
                     " certificate_on_crl WHERE issuer=? AND shard=? AND state>=2"                  \
                     " AND not_after>=? ORDER BY serial")                                           \
@@ -575,6 +582,14 @@ int tx_set_revoked(struct store_tx *tx, int64_t id, enum certificate_state state
                        run(of(tx), S_set_revoked, "iiii", (int64_t)state, at, (int64_t)reason, id));
 }
 
+int tx_set_found(struct store_tx *tx, const struct certificate_row *c, struct bytes der,
+                 const uint8_t sha256[32], int64_t at)
+{
+    return changed_one(tx, run(of(tx), S_set_found, "ttoddiibdii", c->profile, c->name,
+                               c->operator_id, c->spki_sha256, c->tbs_sha256, c->not_before,
+                               c->not_after, der, sha256, at, c->id));
+}
+
 int tx_set_replaces(struct store_tx *tx, int64_t id, int64_t older)
 {
     return changed_one(tx, run(of(tx), S_set_replaces, "ii", older, id));
@@ -723,6 +738,15 @@ int tx_issuer(struct store_tx *tx, struct bytes certificate, const uint8_t name_
     return add_issuer(tx, certificate, digest, name_sha256, spki_sha256, not_after, now, id);
 }
 
+int tx_issuer_by_id(struct store_tx *tx, int64_t id, struct bytes *certificate)
+{
+    sqlite3_stmt *row;
+    int rc = query(of(tx), &row, S_issuer_by_id, "i", id);
+    if (rc == 0)
+        *certificate = column(row, 0);
+    return rc;
+}
+
 static int found_operator(struct store_tx *tx, int rc, struct operator_row *o)
 {
     sqlite3_stmt *row = of(tx)->row;
@@ -827,6 +851,7 @@ int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *e)
         e->seq = (uint64_t)sqlite3_column_int64(row, 0);
         e->line = (const char *)sqlite3_column_text(row, 1);
         e->certificate = sqlite3_column_int64(row, 2);
+        column_fixed(e->hash, 32, row, 3);
     }
     return rc;
 }
@@ -847,14 +872,8 @@ int tx_set_meta(struct store_tx *tx, const char *name, int64_t value)
 
 /* ---- CRLs ---- */
 
-int tx_last_crl(struct store_tx *tx, int64_t issuer, int shard, int published_only,
-                struct crl_row *c)
+static void read_crl(sqlite3_stmt *row, int64_t issuer, int shard, struct crl_row *c)
 {
-    sqlite3_stmt *row;
-    int rc =
-        query(of(tx), &row, S_last_crl, "iii", issuer, (int64_t)shard, (int64_t)published_only);
-    if (rc)
-        return rc;
     *c = (struct crl_row){.issuer = issuer, .shard = shard};
     c->number = (uint64_t)sqlite3_column_int64(row, 0);
     c->journal_seq = (uint64_t)sqlite3_column_int64(row, 1);
@@ -862,7 +881,34 @@ int tx_last_crl(struct store_tx *tx, int64_t issuer, int shard, int published_on
     c->next_update = sqlite3_column_int64(row, 3);
     c->published = sqlite3_column_type(row, 4) != SQLITE_NULL;
     column_fixed(c->sha256, 32, row, 4);
-    return 0;
+}
+
+int tx_last_crl(struct store_tx *tx, int64_t issuer, int shard, int published_only,
+                struct crl_row *c)
+{
+    sqlite3_stmt *row;
+    int rc =
+        query(of(tx), &row, S_last_crl, "iii", issuer, (int64_t)shard, (int64_t)published_only);
+    if (rc == 0)
+        read_crl(row, issuer, shard, c);
+    return rc;
+}
+
+int tx_each_crl(struct store_tx *tx, int (*each)(const struct crl_row *row, void *arg), void *arg)
+{
+    sqlite3_stmt *row;
+    int rc = query(of(tx), &row, S_each_crl, "");
+    if (rc != 0)
+        return rc < 0 ? -1 : 0;
+    int step = SQLITE_ROW;
+    for (; step == SQLITE_ROW; step = sqlite3_step(row)) {
+        struct crl_row c;
+        read_crl(row, sqlite3_column_int64(row, 5), sqlite3_column_int(row, 6), &c);
+        if (each(&c, arg))
+            break;
+    }
+    close_row(of(tx));
+    return step == SQLITE_DONE ? 0 : -1;
 }
 
 int tx_add_crl(struct store_tx *tx, const struct crl_row *c)
@@ -923,4 +969,73 @@ int tx_counts(struct store_tx *tx, struct store_counts *counts)
     } while (sqlite3_step(row) == SQLITE_ROW);
     close_row(of(tx));
     return 0;
+}
+
+/* ---- for signetctl: is it sound, and a copy of it ---- */
+
+static int check_with(struct store *s, const char *pragma, const char *prefix,
+                      void (*each)(const char *problem, void *arg), void *arg)
+{
+    sqlite3_stmt *st = NULL;
+    int step = SQLITE_ERROR;
+    char text[512];
+    if (sqlite3_prepare_v2(s->db, pragma, -1, &st, NULL) == SQLITE_OK)
+        while ((step = sqlite3_step(st)) == SQLITE_ROW) {
+            const char *said = (const char *)sqlite3_column_text(st, 0);
+            if (said && strcmp(said, "ok") == 0)
+                continue;
+            snprintf(text, sizeof text, "%s%s", prefix, said ? said : "?");
+            each(text, arg);
+        }
+    if (step != SQLITE_DONE)
+        note_problem(s);
+    sqlite3_finalize(st);
+    return step == SQLITE_DONE ? 0 : -1;
+}
+
+int store_check(struct store *s, void (*each)(const char *problem, void *arg), void *arg)
+{
+    return check_with(s, "PRAGMA integrity_check(20)", "", each, arg) ||
+                   check_with(s, "PRAGMA foreign_key_check",
+                              "a row points to what is not there, in table ", each, arg)
+               ? -1
+               : 0;
+}
+
+#define BACKUP_PAGES 1024 /* a step; the read transaction holds the snapshot between two */
+
+static int copy_pages(struct store *s, sqlite3 *to, void (*progress)(int done, int total))
+{
+    sqlite3_backup *b = sqlite3_backup_init(to, "main", s->db, "main");
+    int rc = b ? SQLITE_OK : SQLITE_ERROR;
+    while (rc == SQLITE_OK) {
+        rc = sqlite3_backup_step(b, BACKUP_PAGES);
+        progress(sqlite3_backup_pagecount(b) - sqlite3_backup_remaining(b),
+                 sqlite3_backup_pagecount(b));
+    }
+    int end = b ? sqlite3_backup_finish(b) : rc;
+    return rc == SQLITE_DONE && end == SQLITE_OK ? 0 : -1;
+}
+
+int tx_backup(struct store_tx *tx, const char *path, void (*progress)(int done, int total),
+              struct err *err)
+{
+    sqlite3 *to = NULL;
+    uint64_t seq;
+    uint8_t hash[32];
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW;
+    /* The first read takes the snapshot. The copy has no write-ahead log: it is one file, that can
+     * be read where nothing can be written. */
+    int rc = tx_journal_head(tx, &seq, hash) || sqlite3_open_v2(path, &to, flags, NULL) ||
+                     sqlite3_exec(to, "PRAGMA synchronous=FULL", NULL, NULL, NULL) ||
+                     copy_pages(of(tx), to, progress) ||
+                     sqlite3_exec(to, "PRAGMA journal_mode=DELETE", NULL, NULL, NULL) ||
+                     quick_check(to)
+                 ? -1
+                 : 0;
+    if (rc)
+        err_set(err, ERR_storage_unavailable, "%s: the copy failed: %s", path,
+                to ? sqlite3_errmsg(to) : "no memory");
+    sqlite3_close(to);
+    return rc;
 }
