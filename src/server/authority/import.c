@@ -17,7 +17,7 @@ struct import {
     struct buf der;
     struct certificate_row row;
     struct err err;
-    int is_new;
+    int is_new, was_orphan;
 };
 
 /* ---- what the certificate says ---- */
@@ -99,6 +99,23 @@ static int import_operator(struct store_tx *tx, struct import *im, int64_t now)
     return rc;
 }
 
+/* A row that has no certificate, only a revocation (an orphan, or taken from a CRL by a restore),
+ * takes this one and stays revoked; else it is a new row. */
+static int add(struct store_tx *tx, struct import *im, const struct certificate_row *known,
+               const uint8_t digest[32], int64_t now)
+{
+    im->is_new = known == NULL;
+    im->was_orphan = known && known->state == STATE_ORPHAN;
+    if (known) {
+        im->row.id = known->id;
+        return tx_set_found(tx, &im->row, buf_view(&im->der), digest, now);
+    }
+    return tx_add_intent(tx, &im->row) ||
+                   tx_set_issued(tx, im->row.id, buf_view(&im->der), digest, now)
+               ? -1
+               : 0;
+}
+
 static int decide(struct store_tx *tx, void *arg)
 {
     struct import *im = arg;
@@ -107,26 +124,24 @@ static int decide(struct store_tx *tx, void *arg)
     char serial[41], hex[65];
     int64_t now = clock_now(im->a->clock);
     struct bytes number = {im->row.serial, im->row.serial_len};
-    im->is_new = 0;
+    im->is_new = im->was_orphan = 0;
     sha256(digest, buf_view(&im->der));
     int rc = tx_certificate_by_serial(tx, im->a->issuer_id, number, &known);
     if (rc < 0)
         return err_set(&im->err, ERR_storage_unavailable, NULL);
-    if (rc == 0)
-        return memcmp(known.der_sha256, digest, 32) == 0
-                   ? 0
-                   : err_set(&im->err, ERR_already_exists,
-                             "the store knows another certificate of this serial");
+    if (rc == 0 && memcmp(known.der_sha256, digest, 32) == 0)
+        return 0;
+    if (rc == 0 && (known.der.len || known.state < STATE_REVOKED))
+        return err_set(&im->err, ERR_already_exists,
+                       "the store knows another certificate of this serial");
     im->row.issuer = im->a->issuer_id;
     im->row.created_at = now;
     hex_encode(serial, number);
     hex_encode(hex, (struct bytes){digest, 32});
-    if (import_operator(tx, im, now) || tx_add_intent(tx, &im->row) ||
-        tx_set_issued(tx, im->row.id, buf_view(&im->der), digest, now) ||
+    if (import_operator(tx, im, now) || add(tx, im, rc == 0 ? &known : NULL, digest, now) ||
         tx_event(tx, now, im->row.id, "imported serial=%s profile=%s name=%s sha256=%s", serial,
                  im->row.profile, im->row.name, hex))
         return err_set(&im->err, ERR_storage_unavailable, NULL);
-    im->is_new = 1;
     return 0;
 }
 
@@ -137,6 +152,8 @@ static void after(int durable, void *arg)
         struct msg_answer_certificate m = {.serial = {im->row.serial, im->row.serial_len},
                                            .der = buf_view(&im->der)};
         im->a->counts.issued += (uint64_t)im->is_new;
+        im->a->counts.orphans -= (uint64_t)im->was_orphan;
+        im->a->counts.revoked += (uint64_t)im->was_orphan;
         projection_wanted(im->a->projection);
         question_answer(im->q, MSG_answer_certificate, &m);
     } else {

@@ -216,8 +216,9 @@ int tx_add_usage(struct store_tx *tx, int64_t operator_id, int64_t now, unsigned
                  unsigned revoked);
 
 /* A copy at path (not there yet), as one sound file, of what this transaction sees. */
-int tx_backup(struct store_tx *tx, const char *path, void (*progress)(int done, int total),
-              struct err *err) __attribute__((warn_unused_result));
+int tx_backup(struct store_tx *tx, const char *path,
+              void (*progress)(int done, int total, void *arg), void *arg, struct err *err)
+    __attribute__((warn_unused_result));
 
 struct store_counts {
     uint64_t issued, revoked, orphans, open;

@@ -1004,21 +1004,22 @@ int store_check(struct store *s, void (*each)(const char *problem, void *arg), v
 
 #define BACKUP_PAGES 1024 /* a step; the read transaction holds the snapshot between two */
 
-static int copy_pages(struct store *s, sqlite3 *to, void (*progress)(int done, int total))
+static int copy_pages(struct store *s, sqlite3 *to,
+                      void (*progress)(int done, int total, void *arg), void *arg)
 {
     sqlite3_backup *b = sqlite3_backup_init(to, "main", s->db, "main");
     int rc = b ? SQLITE_OK : SQLITE_ERROR;
     while (rc == SQLITE_OK) {
         rc = sqlite3_backup_step(b, BACKUP_PAGES);
         progress(sqlite3_backup_pagecount(b) - sqlite3_backup_remaining(b),
-                 sqlite3_backup_pagecount(b));
+                 sqlite3_backup_pagecount(b), arg);
     }
     int end = b ? sqlite3_backup_finish(b) : rc;
     return rc == SQLITE_DONE && end == SQLITE_OK ? 0 : -1;
 }
 
-int tx_backup(struct store_tx *tx, const char *path, void (*progress)(int done, int total),
-              struct err *err)
+int tx_backup(struct store_tx *tx, const char *path,
+              void (*progress)(int done, int total, void *arg), void *arg, struct err *err)
 {
     sqlite3 *to = NULL;
     uint64_t seq;
@@ -1028,7 +1029,7 @@ int tx_backup(struct store_tx *tx, const char *path, void (*progress)(int done, 
      * be read where nothing can be written. */
     int rc = tx_journal_head(tx, &seq, hash) || sqlite3_open_v2(path, &to, flags, NULL) ||
                      sqlite3_exec(to, "PRAGMA synchronous=FULL", NULL, NULL, NULL) ||
-                     copy_pages(of(tx), to, progress) ||
+                     copy_pages(of(tx), to, progress, arg) ||
                      sqlite3_exec(to, "PRAGMA journal_mode=DELETE", NULL, NULL, NULL) ||
                      quick_check(to)
                  ? -1

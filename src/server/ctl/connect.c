@@ -1,30 +1,41 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "common/file.h"
 #include "server/ctl/ctl.h"
+
+#define PEM_MAX (64 * 1024)
+
+void json_write(FILE *to, const char *text)
+{
+    putc('"', to);
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\')
+            fprintf(to, "\\%c", *text);
+        else if ((unsigned char)*text < ' ')
+            fprintf(to, "\\u%04x", (unsigned)*text);
+        else
+            putc(*text, to);
+    }
+    putc('"', to);
+}
 
 void json_string(const char *text)
 {
-    putchar('"');
-    for (; *text; text++) {
-        if (*text == '"' || *text == '\\')
-            printf("\\%c", *text);
-        else if ((unsigned char)*text < ' ')
-            printf("\\u%04x", (unsigned)*text);
-        else
-            putchar(*text);
-    }
-    putchar('"');
+    json_write(stdout, text);
 }
 
 int ctl_fail(struct ctl *c, int code)
 {
+    ctl_progress_end(c);
     if (c->json) {
         printf("{\"status\":\"ERROR\",\"exit\":%d,\"error\":{\"code\":\"%s\",\"message\":", code,
                err_name(c->err.code));
@@ -67,7 +78,8 @@ int ctl_connect(struct ctl *c, int say)
     return say ? ctl_fail(c, EXIT_UNREACHABLE) : EXIT_UNREACHABLE;
 }
 
-int ctl_next(struct ctl *c)
+/* A refusal is in c->err and not said yet. */
+static int receive(struct ctl *c)
 {
     struct msg_answer_error m;
     int got = msg_receive(c->socket, &c->in, PROC_AUTHORITY, PROC_ADMIN);
@@ -83,16 +95,92 @@ int ctl_next(struct ctl *c)
         err_set(&c->err, ERR_internal, "signetd's answer is malformed; are both of one release?");
     else
         err_set(&c->err, (enum err_code)m.code, m.detail[0] ? "%s" : NULL, m.detail);
-    return ctl_fail(c, EXIT_REFUSED);
+    return EXIT_REFUSED;
 }
 
-int ctl_ask(struct ctl *c, enum msg_type type, const void *body)
+int ctl_next(struct ctl *c)
+{
+    int rc = receive(c);
+    return rc == EXIT_REFUSED ? ctl_fail(c, rc) : rc;
+}
+
+int ctl_try(struct ctl *c, enum msg_type type, const void *body)
 {
     if (msg_send_wait(c->socket, type, 1, body, -1)) {
         err_set(&c->err, ERR_internal, "signetd hung up: you are not root or in admin_group");
         return ctl_fail(c, EXIT_UNREACHABLE);
     }
-    return ctl_next(c);
+    return receive(c);
+}
+
+int ctl_ask(struct ctl *c, enum msg_type type, const void *body)
+{
+    int rc = ctl_try(c, type, body);
+    return rc == EXIT_REFUSED ? ctl_fail(c, rc) : rc;
+}
+
+int ctl_expect(struct ctl *c, enum msg_type type, void *body)
+{
+    if (c->in.type == type && msg_decode(body, type, c->in.fields) == 0)
+        return EXIT_DONE;
+    err_set(&c->err, ERR_internal, "signetd's answer is not understood; are both of one release?");
+    return ctl_fail(c, EXIT_UNREACHABLE);
+}
+
+int ctl_exchange(struct ctl *c, enum msg_type type, const void *body, enum msg_type answer,
+                 void *fields)
+{
+    int rc = ctl_ask(c, type, body);
+    return rc ? rc : ctl_expect(c, answer, fields);
+}
+
+void ctl_progress(struct ctl *c, const char *what, uint64_t done, uint64_t total)
+{
+    struct timespec t;
+    if (c->json || !isatty(STDERR_FILENO))
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    int64_t now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    if (now - c->shown_ms < 100)
+        return;
+    c->shown_ms = now;
+    if (total)
+        fprintf(stderr, "\r\033[K%s … %d %%", what, (int)(done * 100 / total));
+    else
+        fprintf(stderr, "\r\033[K%s … %llu", what, (unsigned long long)done);
+    fflush(stderr);
+}
+
+void ctl_progress_end(struct ctl *c)
+{
+    if (c->shown_ms)
+        fputs("\r\033[K", stderr);
+    c->shown_ms = 0;
+}
+
+int ctl_lock_state(struct ctl *c, const char *state)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/lock", state);
+    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0)
+        return lock;
+    int why = errno;
+    if (lock >= 0)
+        close(lock);
+    return err_set(&c->err, ERR_storage_unavailable, "%s: %s", path,
+                   why == EWOULDBLOCK ? "signetd runs on this state; stop it first"
+                                      : strerror(why));
+}
+
+int ctl_issuer(struct ctl *c, const char *path, struct issuer **out)
+{
+    struct buf pem;
+    if (file_read(&pem, path, PEM_MAX, &c->err))
+        return err_prefix(&c->err, "the CA's certificate");
+    int rc = issuer_from_pem(out, buf_view(&pem), &c->err);
+    buf_free(&pem);
+    return rc ? err_prefix(&c->err, "%s", path) : 0;
 }
 
 const char *time_text(char out[32], int64_t seconds)

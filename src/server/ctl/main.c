@@ -1,7 +1,9 @@
 /* signetctl: the server's own administration, beside signetd on its machine.
  *
  * It speaks to the authority over STATE/admin.sock, which lets in root, the server's user and
- * members of admin_group. It holds no key and never sees the PIN.
+ * members of admin_group. It holds no key and never sees the PIN. audit, export
+ * and backup read the database over a read-only connection of their own; restore alone writes one,
+ * where there is none and no signetd runs.
  */
 #include <getopt.h>
 #include <openssl/crypto.h>
@@ -18,8 +20,15 @@ static const struct command {
     int (*run)(struct ctl *c, int argc, char **argv);
     const char *help;
 } commands[] = {
-    {"status", cmd_status, "how signetd, its token and its CRL stand"},
+    {"status", cmd_status, "READY or not, what ends soon, what to do next"},
     {"operator", cmd_operator, "issue, list and revoke operators' certificates"},
+    {"audit", cmd_audit, "journal, CRL, store and files: do they agree?"},
+    {"export", cmd_export, "every certificate, as CSV or JSON lines"},
+    {"backup", cmd_backup, "a consistent copy, while signetd runs"},
+    {"restore", cmd_restore, "a backup and the newest CRL become a state again"},
+    {"import", cmd_import, "certificates that a restored store does not know"},
+    {"crl", cmd_crl, "rebuild: a new CRL now"},
+    {"clock", cmd_clock, "accept: take the clock as it is, after it was set right"},
     {"pin", cmd_pin, "retry: let signetd try a corrected PIN"},
 };
 
@@ -37,7 +46,7 @@ static int usage(int code)
         "  --version      print the version\n"
         "\n"
         "signetctl COMMAND --help tells more. Exit codes: 0 done, 2 usage, 3 signetd cannot be\n"
-        "reached, 4 refused (or not ready), 5 a local file.\n",
+        "reached, 4 refused (or not ready), 5 a local file, 6 the audit found something.\n",
         CONFIG_DEFAULT_PATH);
     return code;
 }

@@ -134,16 +134,10 @@ static int issue(struct ctl *c, const struct operator_options *o)
                                          .roles = roles,
                                          .csr_digest = {digest, 32},
                                          .spki = csr_spki(csr)};
-    if ((rc = ctl_connect(c, 1)) || (rc = ctl_ask(c, MSG_admin_operator_issue, &m)))
-        goto out;
-    if (c->in.type != MSG_answer_certificate ||
-        msg_decode(&answer, MSG_answer_certificate, c->in.fields)) {
-        err_set(&c->err, ERR_internal,
-                "signetd's answer is not understood; are both of one release?");
-        rc = ctl_fail(c, EXIT_UNREACHABLE);
-        goto out;
-    }
-    rc = print_certificate(c, o, m.name, &answer);
+    if ((rc = ctl_connect(c, 1)) == EXIT_DONE &&
+        (rc = ctl_exchange(c, MSG_admin_operator_issue, &m, MSG_answer_certificate, &answer)) ==
+            EXIT_DONE)
+        rc = print_certificate(c, o, m.name, &answer);
 out:
     csr_free(csr);
     return rc;
@@ -181,12 +175,8 @@ static int list_page(struct ctl *c, char last[65], int *rc)
         snprintf(last, 65, "%s", row.name);
         *rc = ctl_next(c);
     }
-    if (*rc == EXIT_DONE &&
-        (c->in.type != MSG_answer_end || msg_decode(&end, MSG_answer_end, c->in.fields))) {
-        err_set(&c->err, ERR_internal,
-                "signetd's answer is not understood; are both of one release?");
-        *rc = ctl_fail(c, EXIT_UNREACHABLE);
-    }
+    if (*rc == EXIT_DONE)
+        *rc = ctl_expect(c, MSG_answer_end, &end);
     return *rc == EXIT_DONE && end.more;
 }
 
@@ -216,13 +206,9 @@ static int revoke(struct ctl *c, const struct operator_options *o)
         return ctl_fail(c, EXIT_USAGE);
     }
     struct msg_admin_operator_revoke m = {.name = o->name, .reason = (uint8_t)reason};
-    if ((rc = ctl_connect(c, 1)) || (rc = ctl_ask(c, MSG_admin_operator_revoke, &m)))
+    if ((rc = ctl_connect(c, 1)) ||
+        (rc = ctl_exchange(c, MSG_admin_operator_revoke, &m, MSG_answer_end, &end)))
         return rc;
-    if (c->in.type != MSG_answer_end || msg_decode(&end, MSG_answer_end, c->in.fields)) {
-        err_set(&c->err, ERR_internal,
-                "signetd's answer is not understood; are both of one release?");
-        return ctl_fail(c, EXIT_UNREACHABLE);
-    }
     if (c->json) {
         printf("{\"status\":\"OK\",\"operator\":");
         json_string(o->name);
