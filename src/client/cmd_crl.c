@@ -90,7 +90,7 @@ int cmd_crl(const struct options *o, struct failure *f)
     struct buf pem = {0};
     int rc = session_open(&s, o, f);
     if (rc == 0)
-        rc = session_connect(&s, 0, f);
+        rc = session_connect(&s, NULL, f);
     if (rc == 0)
         rc = session_chain(&s, &chain, f);
     if (rc == 0)

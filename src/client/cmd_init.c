@@ -110,7 +110,7 @@ static int fetch_root(struct setup *u, struct failure *f)
     struct session *s = &u->session;
     struct http *unproven = NULL;
     STACK_OF(X509) *chain = NULL;
-    int rc = http_open(&unproven, &s->settings, NULL, 0, f);
+    int rc = http_open(&unproven, &s->settings, NULL, NULL, f);
     if (rc == 0)
         rc = fetch_chain(unproven, &chain, f) ? fail_at(f, s->settings.server) : 0;
     if (rc == 0 && !(s->root = find_root(chain, u->fingerprint)))
@@ -127,7 +127,7 @@ static int fetch_root(struct setup *u, struct failure *f)
 static int prove_server(struct session *s, struct failure *f)
 {
     STACK_OF(X509) *chain = NULL;
-    if (session_connect(s, 0, f) || session_chain(s, &chain, f))
+    if (session_connect(s, NULL, f) || session_chain(s, &chain, f))
         return -1;
     certs_free(chain);
     return 0;
@@ -250,7 +250,7 @@ static int check_operator_cert(struct session *s, STACK_OF(X509) * certs, const 
         rc = fail(f, EXIT_VERIFY, "certificate_of_other_key",
                   "%s is for another key than %s; it answers another request", path,
                   s->settings.key);
-    if (rc == 0 && session_connect(s, 0, f) == 0 && session_chain(s, &chain, f) == 0) {
+    if (rc == 0 && session_connect(s, NULL, f) == 0 && session_chain(s, &chain, f) == 0) {
         X509_add_certs(chain, certs, X509_ADD_FLAG_UP_REF);
         struct cert_check check = {
             .root = s->root, .chain = chain, .purpose = X509_PURPOSE_SSL_CLIENT};

@@ -8,130 +8,31 @@
 #include "client/commands.h"
 #include "client/device_dir.h"
 #include "client/keys.h"
-#include "client/session.h"
+#include "client/obtain.h"
 #include "pki/mac.h"
 
-/* What the server sent, verified. */
-struct issued {
-    X509 *cert;
-    STACK_OF(X509) * between;
-};
-
-/* The same request has the same id, also in a later run: it is made from the request itself. Thus
- * whatever became of an earlier answer, asking again gives the same certificate. */
-static int request_id(char out[33], const char *profile, X509_REQ *csr)
+/* Asks for it, also once more after an interruption: the same request has the same id. With
+ * --replace it is another request, so it has another one. */
+static int ask(struct issued *out, struct session *s, const struct device_dir *d,
+               const struct options *o, struct failure *f)
 {
-    unsigned char *der = NULL;
-    uint8_t digest[32];
-    struct buf in = {0};
-    int len = i2d_X509_REQ(csr, &der);
-    int rc =
-        len < 0 || buf_add(&in, profile, strlen(profile) + 1) || buf_add(&in, der, (size_t)len);
-    if (rc == 0) {
-        sha256(digest, buf_view(&in));
-        hex_encode(out, (struct bytes){digest, 16});
-    }
-    OPENSSL_free(der);
-    buf_free(&in);
-    return rc ? -1 : 0;
-}
-
-static int make_request(cJSON **out, const char *profile, X509_REQ *csr, struct failure *f)
-{
-    struct buf pem = {0};
-    char id[33];
-    if (csr_pem(&pem, csr, f))
-        return -1;
-    char *text = base64_encode(buf_view(&pem));
-    cJSON *request = cJSON_CreateObject();
-    int good = text && request_id(id, profile, csr) == 0 &&
-               cJSON_AddStringToObject(request, "operation", "req_client_cert") &&
-               cJSON_AddStringToObject(request, "csr", text) &&
-               cJSON_AddStringToObject(request, "profile", profile) &&
-               cJSON_AddStringToObject(request, "request_id", id);
-    free(text);
-    buf_free(&pem);
-    if (good) {
-        *out = request;
+    char id[33], context[128];
+    const char *profile = o->profile ? o->profile : "device";
+    snprintf(context, sizeof context, "%s%s", profile, o->replace ? " replace" : "");
+    struct wanted w = {.operation = "req_client_cert",
+                       .csr = d->csr,
+                       .profile = profile,
+                       .request_id = id,
+                       .replace = o->replace,
+                       .name = d->mac,
+                       .purpose = X509_PURPOSE_SSL_CLIENT};
+    if (request_id_of(id, context, d->csr))
+        return fail_memory(f);
+    if (obtain(out, s, &w, f) == 0)
         return 0;
-    }
-    cJSON_Delete(request);
-    return fail_memory(f);
-}
-
-static int answer_certs(STACK_OF(X509) * *out, const cJSON *answer, const char *name,
-                        struct failure *f)
-{
-    char what[64];
-    struct buf pem = {0};
-    if (answer_bytes(&pem, answer, name, f))
-        return -1;
-    snprintf(what, sizeof what, "the answer's %s", name);
-    int rc = certs_parse(out, buf_view(&pem), what, EXIT_VERIFY, f);
-    buf_free(&pem);
-    return rc;
-}
-
-/* It must be ours: this key, this MAC, the serial that was announced. */
-static int check_identity(X509 *cert, const struct device_dir *d, const char *serial,
-                          struct failure *f)
-{
-    char found[SERIAL_TEXT_SIZE];
-    char *cn = name_cn(X509_get_subject_name(cert));
-    int rc = 0;
-    serial_text(found, X509_get0_serialNumber(cert));
-    if (X509_check_private_key(cert, d->key) != 1)
-        rc = fail(f, EXIT_VERIFY, "certificate_of_other_key",
-                  "the certificate is for another key than the one made for %s", d->mac);
-    else if (!cn || strcmp(cn, d->mac) != 0)
-        rc = fail(f, EXIT_VERIFY, "certificate_of_other_mac",
-                  "the certificate is for another MAC than %s", d->mac);
-    else if (!*found || strcmp(found, serial) != 0)
-        rc = fail(f, EXIT_VERIFY, "serial_mismatch",
-                  "the certificate's serial %s is not the announced one", found);
-    OPENSSL_free(cn);
-    return rc;
-}
-
-static int verify_answer(struct issued *out, const cJSON *answer, const struct device_dir *d,
-                         X509 *root, struct failure *f)
-{
-    STACK_OF(X509) *certs = NULL, *chain = NULL;
-    const char *serial;
-    int rc = -1;
-    if (answer_text(&serial, answer, "serial", f) ||
-        answer_certs(&certs, answer, "certificate", f) || answer_certs(&chain, answer, "chain", f))
-        goto out;
-    struct cert_check check = {.root = root, .chain = chain, .purpose = X509_PURPOSE_SSL_CLIENT};
-    X509 *cert = sk_X509_value(certs, 0);
-    if (check_identity(cert, d, serial, f) ||
-        cert_verify(cert, &check, &out->between, "the certificate", f))
-        goto out;
-    out->cert = sk_X509_shift(certs);
-    rc = 0;
-out:
-    certs_free(certs);
-    certs_free(chain);
-    return rc;
-}
-
-/* Sends the request and verifies what comes back. */
-static int obtain(struct issued *out, struct session *s, const struct device_dir *d,
-                  const char *profile, struct failure *f)
-{
-    cJSON *request = NULL, *answer = NULL;
-    if (make_request(&request, profile, d->csr, f))
-        return -1;
-    int rc = http_call(s->http, request, ANSWER_MAX, &answer, f);
-    if (rc == 0 && verify_answer(out, answer, d, s->root, f)) {
-        char why[sizeof f->text];
-        snprintf(why, sizeof why, "%s", f->text);
-        rc = fail(f, f->exit, f->code, "%s sent what does not verify: %s; nothing of it was saved",
-                  s->settings.server, why);
-    }
-    cJSON_Delete(answer);
-    cJSON_Delete(request);
-    return rc;
+    if (strcmp(f->code, "subject_has_certificate") == 0)
+        fail_add(f, "with this client: signet provision --mac %s --replace", d->mac);
+    return -1;
 }
 
 static void print_json(const struct device_dir *d, const char *serial, const char *from,
@@ -149,6 +50,8 @@ static void print_json(const struct device_dir *d, const char *serial, const cha
     cJSON_AddStringToObject(o, "not_after", to);
     cJSON_AddBoolToObject(o, "resumed", d->resumed);
     cJSON_AddStringToObject(o, "folder", d->final);
+    if (d->aside)
+        cJSON_AddStringToObject(o, "older_folder", d->aside);
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         char *path = path_join(d->final, files[i][1]);
         if (path)
@@ -159,7 +62,7 @@ static void print_json(const struct device_dir *d, const char *serial, const cha
     cJSON_Delete(o);
 }
 
-static void print(const struct device_dir *d, X509 *cert, int json)
+static void print(const struct device_dir *d, X509 *cert, int replaced, int json)
 {
     char serial[SERIAL_TEXT_SIZE], from[TIME_TEXT_SIZE], to[TIME_TEXT_SIZE];
     serial_text(serial, X509_get0_serialNumber(cert));
@@ -173,6 +76,10 @@ static void print(const struct device_dir *d, X509 *cert, int json)
            d->resumed ? " (for the key of an earlier, interrupted run)" : "");
     printf("  folder  %s\n  serial  %s\n  valid   %s to %s\n", d->final, serial, from, to);
     printf("  key     %s: keep it secret; no copy was sent anywhere\n", DEVICE_KEY);
+    if (d->aside)
+        printf("  older   %s: the folder from before, kept\n", d->aside);
+    if (replaced)
+        printf("  the board's older certificate, if it was live, is revoked now (superseded)\n");
 }
 
 /* A failure leaves either nothing or what the next run goes on with; says which. */
@@ -190,21 +97,21 @@ static int provision(struct session *s, const struct options *o, const char *mac
     struct device_dir d;
     struct issued issued = {0};
     int rc = -1;
-    if (device_dir_open(&d, s->settings.out ? s->settings.out : ".", mac, key_type, f)) {
+    if (device_dir_open(&d, s->settings.out ? s->settings.out : ".", mac, key_type, o->replace,
+                        f)) {
         if (f->exit > EXIT_SIGNAL)
             fail_add(f, "nothing was sent and nothing is left");
         goto out;
     }
-    if (obtain(&issued, s, &d, o->profile ? o->profile : "device", f) ||
+    if (ask(&issued, s, &d, o, f) ||
         device_dir_finish(&d, issued.cert, issued.between, s->root, f)) {
         leave(&d, f);
         goto out;
     }
-    print(&d, issued.cert, o->json);
+    print(&d, issued.cert, o->replace, o->json);
     rc = 0;
 out:
-    X509_free(issued.cert);
-    certs_free(issued.between);
+    issued_free(&issued);
     device_dir_close(&d);
     return rc;
 }
@@ -223,7 +130,7 @@ int cmd_provision(const struct options *o, struct failure *f)
     if (rc == 0)
         rc = key_type_check(key_type, f);
     if (rc == 0)
-        rc = session_connect(&s, 1, f);
+        rc = session_connect(&s, "operator", f);
     if (rc == 0)
         rc = provision(&s, o, mac, key_type, f);
     session_close(&s);

@@ -120,7 +120,7 @@ static int get_crl(X509_CRL **out, struct session *s, const struct options *o, X
 {
     if (o->crl)
         return load_crl(out, o->crl, issuer, f);
-    if (session_connect(s, 0, f) == 0 && session_crl(s, issuer, out, f) == 0)
+    if (session_connect(s, NULL, f) == 0 && session_crl(s, issuer, out, f) == 0)
         return 0;
     return fail_add(f, "without the server: --crl FILE, or --offline to leave revocation out");
 }

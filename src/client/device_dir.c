@@ -42,9 +42,38 @@ static int refuse_existing(const char *path, struct failure *f)
         closedir(folder);
     if (folder && entries <= 2) /* "." and ".." */
         return 0;
-    return fail(f, EXIT_LOCAL, "already_exists",
-                "%s exists already and is never overwritten; move it away, or give another --out",
-                path);
+    return fail(
+        f, EXIT_LOCAL, "already_exists",
+        "%s exists already and is never overwritten; --replace keeps it under another name, or "
+        "give another --out",
+        path);
+}
+
+/* The complete folder that is to be replaced, and its name afterwards. */
+static int plan_aside(struct device_dir *d, struct failure *f)
+{
+    char serial[SERIAL_TEXT_SIZE];
+    X509 *old = NULL;
+    char *cert = path_join(d->final, DEVICE_CERT);
+    int rc = cert ? cert_load(&old, cert, f) : fail_memory(f);
+    free(cert);
+    if (rc)
+        return fail_add(f, "%s is not a device's folder that could be replaced; move it away",
+                        d->final);
+    serial_text(serial, X509_get0_serialNumber(old));
+    X509_free(old);
+    if (asprintf(&d->aside, "%s.replaced-%.8s", d->final, serial) < 0) {
+        d->aside = NULL;
+        return fail_memory(f);
+    }
+    return refuse_existing(d->aside, f);
+}
+
+static int check_final(struct device_dir *d, int replace, struct failure *f)
+{
+    if (refuse_existing(d->final, f) == 0)
+        return 0;
+    return replace && strcmp(f->code, "already_exists") == 0 ? plan_aside(d, f) : -1;
 }
 
 /* Between open() and flock() another run may have finished and renamed the folder. */
@@ -117,7 +146,7 @@ static int make_or_find(struct device_dir *d, const char *key_type, struct failu
 }
 
 int device_dir_open(struct device_dir *d, const char *dir, const char *mac, const char *key_type,
-                    struct failure *f)
+                    int replace, struct failure *f)
 {
     struct err err;
     *d = (struct device_dir){.lock = -1};
@@ -127,7 +156,7 @@ int device_dir_open(struct device_dir *d, const char *dir, const char *mac, cons
         d->pending = NULL;
         return fail_memory(f);
     }
-    if (refuse_existing(d->final, f))
+    if (check_final(d, replace, f))
         return -1;
     if (file_make_dir(d->pending, 0700, &err))
         return fail_err(f, EXIT_LOCAL, &err);
@@ -168,17 +197,26 @@ static int sync_parent(const char *path)
     return rc;
 }
 
+static int rename_failed(const char *from, const char *to, struct failure *f)
+{
+    return fail(f, EXIT_LOCAL, "local_file", "cannot rename %s to %s: %s", from, to,
+                strerror(errno));
+}
+
 int device_dir_finish(struct device_dir *d, X509 *cert, STACK_OF(X509) * between, X509 *root,
                       struct failure *f)
 {
     if (save_certs(d, DEVICE_CA, root, NULL, f) || save_certs(d, DEVICE_CHAIN, NULL, between, f) ||
         save_certs(d, DEVICE_CERT, cert, NULL, f))
         return -1;
+    if (d->aside && rename(d->final, d->aside))
+        return rename_failed(d->final, d->aside, f);
     if (refuse_existing(d->final, f))
         return -1;
-    if (rename(d->pending, d->final) || sync_parent(d->final))
-        return fail(f, EXIT_LOCAL, "local_file", "cannot rename %s to %s: %s", d->pending, d->final,
-                    strerror(errno));
+    if (rename(d->pending, d->final) || sync_parent(d->final)) {
+        rename_failed(d->pending, d->final, f);
+        return d->aside ? fail_add(f, "the older folder is %s now", d->aside) : -1;
+    }
     return 0;
 }
 
@@ -200,4 +238,5 @@ void device_dir_close(struct device_dir *d)
     X509_REQ_free(d->csr);
     free(d->final);
     free(d->pending);
+    free(d->aside);
 }

@@ -10,11 +10,15 @@
 #include "client/answer.h"
 #include "client/certs.h"
 #include "client/interrupt.h"
+#include "client/notice.h"
+#include "client/signature.h"
 
 struct http {
     CURL *curl;
-    struct curl_slist *headers;
     const struct settings *settings;
+    const char *who;             /* whose certificate it connects with; NULL: none */
+    int64_t date;                /* of the last answer */
+    struct notice notice;        /* while a call lasts */
     char error[CURL_ERROR_SIZE]; /* libcurl's own words */
 
     /* of the attempt under way */
@@ -37,13 +41,6 @@ struct call {
     long status;      /* HTTP */
     long retry_after; /* seconds; -1: not said */
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static size_t receive(char *data, size_t one, size_t len, void *arg)
 {
@@ -76,6 +73,7 @@ static int progress(void *arg, curl_off_t total, curl_off_t now, curl_off_t up_t
         h->seen = now;
         h->seen_at = now_ms();
     }
+    notice_tick(&h->notice, "waiting for %s", h->settings->server);
     h->silent = now_ms() - h->seen_at > h->silence_max && may_have_arrived(h);
     return interrupted() || h->silent;
 }
@@ -91,7 +89,6 @@ static CURLcode set_plain(struct http *h)
     SET(CURLOPT_PROXY, "");
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    SET(CURLOPT_HTTPHEADER, h->headers);
     SET(CURLOPT_USERAGENT, "signet/" SIGNET_VERSION);
     SET(CURLOPT_NOSIGNAL, 1L);
     SET(CURLOPT_NOPROGRESS, 0L);
@@ -118,7 +115,7 @@ static CURLcode set_trust(struct http *h, struct bytes root_pem)
     return rc;
 }
 
-static CURLcode set_operator(struct http *h)
+static CURLcode set_certificate(struct http *h)
 {
     CURL *c = h->curl;
     CURLcode rc = curl_easy_setopt(c, CURLOPT_SSLCERT, h->settings->cert);
@@ -135,7 +132,7 @@ static CURLcode set_url(struct http *h)
     return curl_easy_setopt(h->curl, CURLOPT_URL, url);
 }
 
-int http_open(struct http **out, const struct settings *s, X509 *root, int as_operator,
+int http_open(struct http **out, const struct settings *s, X509 *root, const char *who,
               struct failure *f)
 {
     struct buf pem = {0};
@@ -143,10 +140,10 @@ int http_open(struct http **out, const struct settings *s, X509 *root, int as_op
     if (!h)
         return fail_memory(f);
     h->settings = s;
+    h->who = who;
     h->curl = curl_easy_init();
-    h->headers = curl_slist_append(NULL, "Content-Type: application/json");
-    if (!h->curl || !h->headers || (root && cert_pem(&pem, root, f)) || set_plain(h) ||
-        set_url(h) || set_trust(h, buf_view(&pem)) || (as_operator && set_operator(h))) {
+    if (!h->curl || (root && cert_pem(&pem, root, f)) || set_plain(h) || set_url(h) ||
+        set_trust(h, buf_view(&pem)) || (who && set_certificate(h))) {
         buf_free(&pem);
         http_close(h);
         return fail(f, EXIT_LOCAL, "libcurl", "this libcurl lacks what signet needs: %s",
@@ -162,12 +159,11 @@ void http_close(struct http *h)
     if (!h)
         return;
     curl_easy_cleanup(h->curl);
-    curl_slist_free_all(h->headers);
     buf_free(&h->body);
     free(h);
 }
 
-static void read_head(const struct http *h, struct call *c)
+static void read_head(struct http *h, struct call *c)
 {
     struct curl_header *header;
     curl_off_t seconds = 0;
@@ -176,6 +172,8 @@ static void read_head(const struct http *h, struct call *c)
     if (curl_easy_header(h->curl, "Retry-After", 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
         curl_easy_getinfo(h->curl, CURLINFO_RETRY_AFTER, &seconds) == CURLE_OK)
         c->retry_after = seconds > 86400 ? 86400 : (long)seconds;
+    if (curl_easy_header(h->curl, "Date", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
+        h->date = curl_getdate(header->value, NULL);
 }
 
 /* A TLS alert after the handshake: with TLS 1.3 that is how a client certificate is refused. */
@@ -315,9 +313,9 @@ static int fail_transport(const struct http *h, const struct call *c, struct fai
                     "no answer of a Signet server",
                     h->settings->server, h->limit);
     if (got_alert(h, c))
-        return fail(f, EXIT_REFUSED, "tls_alert",
-                    "%s refused the connection (%s); is the operator certificate of this CA?",
-                    h->settings->server, h->error);
+        return fail(f, EXIT_REFUSED, "tls_alert", "%s refused the connection (%s)%s%s%s",
+                    h->settings->server, h->error, h->who ? "; is the " : "", h->who ? h->who : "",
+                    h->who ? " certificate of this CA?" : "");
     switch (c->result) {
     case CURLE_COULDNT_RESOLVE_HOST:
         return unreachable(h, "unreachable", f, "its host name is not known", "check --server");
@@ -331,7 +329,7 @@ static int fail_transport(const struct http *h, const struct call *c, struct fai
     case CURLE_SSL_CONNECT_ERROR:
         return fail_handshake(h, f);
     case CURLE_SSL_CERTPROBLEM:
-        return fail(f, EXIT_LOCAL, "local_file", "cannot use the operator certificate %s: %s",
+        return fail(f, EXIT_LOCAL, "local_file", "cannot use the %s certificate %s: %s", h->who,
                     h->settings->cert, h->error);
     case CURLE_OUT_OF_MEMORY:
         return fail_memory(f);
@@ -346,6 +344,19 @@ static int fail_transport(const struct http *h, const struct call *c, struct fai
     }
 }
 
+/* A wait that did not fit into the timeout: until when, by this machine's clock. */
+static int add_when(long seconds, struct failure *f)
+{
+    char text[32];
+    time_t when = time(NULL) + seconds;
+    struct tm tm;
+    if (!localtime_r(&when, &tm) || !strftime(text, sizeof text, "%H:%M:%S", &tm))
+        return -1;
+    if (seconds < 120)
+        return fail_add(f, "it takes requests again in %ld s (at %s)", seconds, text);
+    return fail_add(f, "it takes requests again in %ld min (at %s)", (seconds + 59) / 60, text);
+}
+
 /* {"status":"ERROR",…,"error":{"code":"…","message":"…"}} */
 static int fail_refused(const struct http *h, const struct call *c, const cJSON *answer,
                         struct failure *f)
@@ -357,8 +368,9 @@ static int fail_refused(const struct http *h, const struct call *c, const cJSON 
         return fail_at(f, h->settings->server);
     printable(clean_code, sizeof clean_code, code);
     printable(clean_message, sizeof clean_message, message);
-    return fail(f, EXIT_REFUSED, clean_code, "%s refused %s: %s (%s)", h->settings->server,
-                c->operation, clean_message, clean_code);
+    fail(f, EXIT_REFUSED, clean_code, "%s refused %s: %s (%s)", h->settings->server, c->operation,
+         clean_message, clean_code);
+    return c->retry_after > 0 ? add_when(c->retry_after, f) : -1;
 }
 
 static int fail_not_json(const struct http *h, const struct call *c, struct failure *f)
@@ -408,21 +420,61 @@ static int send_until_answered(struct http *h, struct call *c)
     }
 }
 
-int http_call(struct http *h, const cJSON *request, size_t limit, cJSON **answer, struct failure *f)
+/* more: another header, or NULL */
+static int exchange(struct http *h, const char *operation, const char *body, const char *more,
+                    cJSON **answer, struct failure *f)
 {
-    char *body = cJSON_PrintUnformatted(request);
-    if (!body)
+    struct call c = {.operation = operation, .deadline = now_ms() + h->settings->timeout_ms};
+    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    if (!headers || (more && !curl_slist_append(headers, more))) {
+        curl_slist_free_all(headers);
         return fail_memory(f);
-    struct call c = {
-        .operation = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "operation")),
-        .deadline = now_ms() + h->settings->timeout_ms,
-    };
-    h->limit = limit;
+    }
+    curl_easy_setopt(h->curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(h->curl, CURLOPT_POSTFIELDS, body);
     curl_easy_setopt(h->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(body));
-    int rc = send_until_answered(h, &c) ? fail_transport(h, &c, f) : read_answer(h, &c, answer, f);
+    notice_begin(&h->notice);
+    int rc = send_until_answered(h, &c);
+    notice_end(&h->notice);
+    rc = rc ? fail_transport(h, &c, f) : read_answer(h, &c, answer, f);
     if (rc)
         f->nothing_done = !c.maybe_done;
+    curl_easy_setopt(h->curl, CURLOPT_HTTPHEADER, NULL);
+    curl_slist_free_all(headers);
+    return rc;
+}
+
+static int print_and_call(struct http *h, const cJSON *request, size_t limit, int sign,
+                          cJSON **answer, struct failure *f)
+{
+    char *body = cJSON_PrintUnformatted(request), *header = NULL;
+    if (!body)
+        return fail_memory(f);
+    int rc = sign ? signature_header(&header, (struct bytes){(uint8_t *)body, strlen(body)},
+                                     h->settings->cert, h->settings->key, f)
+                  : 0;
+    h->limit = limit;
+    if (rc == 0)
+        rc = exchange(h,
+                      cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "operation")),
+                      body, header, answer, f);
+    free(header);
     cJSON_free(body);
     return rc;
+}
+
+int http_call(struct http *h, const cJSON *request, size_t limit, cJSON **answer, struct failure *f)
+{
+    return print_and_call(h, request, limit, 0, answer, f);
+}
+
+int http_call_signed(struct http *h, const cJSON *request, size_t limit, cJSON **answer,
+                     struct failure *f)
+{
+    return print_and_call(h, request, limit, 1, answer, f);
+}
+
+int64_t http_date(const struct http *h)
+{
+    return h->date > 0 ? h->date : 0;
 }

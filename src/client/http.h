@@ -17,8 +17,9 @@
 struct http; /* opaque: one server, one connection kept alive between calls */
 
 /* The settings are borrowed. root NULL: the server is not verified (only for fetching what is then
- * compared with a fingerprint). as_operator: connect with the operator's certificate and key. */
-int http_open(struct http **out, const struct settings *s, X509 *root, int as_operator,
+ * compared with a fingerprint). who: whose certificate and key those of the settings are,
+ * "operator" or "device"; NULL: connect without. */
+int http_open(struct http **out, const struct settings *s, X509 *root, const char *who,
               struct failure *f) __attribute__((warn_unused_result));
 void http_close(struct http *h); /* NULL is fine */
 
@@ -27,5 +28,12 @@ void http_close(struct http *h); /* NULL is fine */
  * request of this call can have been acted on. limit is the largest answer taken. */
 int http_call(struct http *h, const cJSON *request, size_t limit, cJSON **answer, struct failure *f)
     __attribute__((warn_unused_result));
+
+/* The same, signed with the key that it connects with (client/signature.h). */
+int http_call_signed(struct http *h, const cJSON *request, size_t limit, cJSON **answer,
+                     struct failure *f) __attribute__((warn_unused_result));
+
+/* When the last answer was made, by the server's clock (its Date header); 0: not known. */
+int64_t http_date(const struct http *h);
 
 #endif

@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/interrupt.h"
+#include "client/notice.h"
 #include "common/file.h"
 
 static const struct key_type {
@@ -35,6 +38,21 @@ int key_type_check(const char *type, struct failure *f)
                 type);
 }
 
+const char *key_type_of(const EVP_PKEY *key)
+{
+    char group[32] = "";
+    EVP_PKEY_get_group_name(key, group, sizeof group, NULL);
+    const char *named = strcmp(group, "prime256v1") == 0  ? "P-256"
+                        : strcmp(group, "secp384r1") == 0 ? "P-384"
+                                                          : group;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].group
+                ? strcmp(types[i].group, named) == 0
+                : EVP_PKEY_is_a(key, "RSA") && EVP_PKEY_get_bits(key) == types[i].rsa_bits)
+            return types[i].name;
+    return NULL;
+}
+
 static int openssl_failed(struct failure *f, const char *doing)
 {
     return fail(f, EXIT_LOCAL, "openssl", "cannot %s: %s", doing, err_openssl());
@@ -42,7 +60,7 @@ static int openssl_failed(struct failure *f, const char *doing)
 
 static int go_on(EVP_PKEY_CTX *ctx)
 {
-    (void)ctx;
+    notice_tick(EVP_PKEY_CTX_get_app_data(ctx), "making the key");
     return !interrupted();
 }
 
@@ -54,8 +72,12 @@ int key_make(EVP_PKEY **out, const char *type, struct failure *f)
                (t->group ? EVP_PKEY_CTX_set_group_name(ctx, t->group)
                          : EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, t->rsa_bits)) == 1;
     if (good) {
+        struct notice notice;
+        notice_begin(&notice);
+        EVP_PKEY_CTX_set_app_data(ctx, &notice);
         EVP_PKEY_CTX_set_cb(ctx, go_on);
         good = EVP_PKEY_generate(ctx, out) == 1;
+        notice_end(&notice);
     }
     EVP_PKEY_CTX_free(ctx);
     if (good)
@@ -98,7 +120,29 @@ int key_load(EVP_PKEY **out, const char *path, struct failure *f)
                 err_openssl());
 }
 
-int csr_make(X509_REQ **out, EVP_PKEY *key, const char *name, struct failure *f)
+static int add_names(X509_REQ *csr, const char *const *names)
+{
+    struct buf text = {0};
+    STACK_OF(X509_EXTENSION) *list = sk_X509_EXTENSION_new_null();
+    int good = list != NULL;
+    for (size_t i = 0; good && names[i]; i++)
+        good = buf_add(&text, i ? "," : "", i != 0) == 0 &&
+               buf_add(&text, names[i], strlen(names[i])) == 0;
+    good = good && buf_add(&text, "", 1) == 0;
+    X509_EXTENSION *san =
+        good ? X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, (const char *)text.data)
+             : NULL;
+    good = san && sk_X509_EXTENSION_push(list, san) > 0;
+    if (san && !good)
+        X509_EXTENSION_free(san);
+    good = good && X509_REQ_add_extensions(csr, list) == 1;
+    sk_X509_EXTENSION_pop_free(list, X509_EXTENSION_free);
+    buf_free(&text);
+    return good;
+}
+
+int csr_make_for_names(X509_REQ **out, EVP_PKEY *key, const char *name, const char *const *names,
+                       struct failure *f)
 {
     const EVP_MD *md =
         EVP_PKEY_is_a(key, "EC") && EVP_PKEY_get_bits(key) > 256 ? EVP_sha384() : EVP_sha256();
@@ -106,12 +150,18 @@ int csr_make(X509_REQ **out, EVP_PKEY *key, const char *name, struct failure *f)
     if (csr && X509_REQ_set_version(csr, X509_REQ_VERSION_1) == 1 &&
         X509_NAME_add_entry_by_NID(X509_REQ_get_subject_name(csr), NID_commonName, MBSTRING_UTF8,
                                    (const unsigned char *)name, -1, -1, 0) == 1 &&
-        X509_REQ_set_pubkey(csr, key) == 1 && X509_REQ_sign(csr, key, md) > 0) {
+        (!names || add_names(csr, names)) && X509_REQ_set_pubkey(csr, key) == 1 &&
+        X509_REQ_sign(csr, key, md) > 0) {
         *out = csr;
         return 0;
     }
     X509_REQ_free(csr);
     return openssl_failed(f, "make the request");
+}
+
+int csr_make(X509_REQ **out, EVP_PKEY *key, const char *name, struct failure *f)
+{
+    return csr_make_for_names(out, key, name, NULL, f);
 }
 
 static int csr_fits(X509_REQ *csr, EVP_PKEY *key, const char *name)
@@ -123,15 +173,23 @@ static int csr_fits(X509_REQ *csr, EVP_PKEY *key, const char *name)
     return fits;
 }
 
-int csr_load(X509_REQ **out, const char *path, EVP_PKEY *key, const char *name, struct failure *f)
+int csr_read(X509_REQ **out, const char *path, struct failure *f)
 {
     BIO *bio = BIO_new_file(path, "r");
     if (!bio)
         return fail(f, EXIT_LOCAL, "local_file", "cannot open the request %s: %s", path,
                     strerror(errno));
-    X509_REQ *csr = PEM_read_bio_X509_REQ(bio, NULL, NULL, NULL);
+    *out = PEM_read_bio_X509_REQ(bio, NULL, NULL, NULL);
     BIO_free(bio);
-    if (csr && csr_fits(csr, key, name)) {
+    return *out ? 0
+                : fail(f, EXIT_LOCAL, "local_file", "%s is not a certificate request in PEM: %s",
+                       path, err_openssl());
+}
+
+int csr_load(X509_REQ **out, const char *path, EVP_PKEY *key, const char *name, struct failure *f)
+{
+    X509_REQ *csr = NULL;
+    if (csr_read(&csr, path, f) == 0 && csr_fits(csr, key, name)) {
         *out = csr;
         return 0;
     }

@@ -11,6 +11,9 @@
 /* rsa:2048, rsa:3072, rsa:4096, ec:p256 or ec:p384? EXIT_USAGE if not. */
 int key_type_check(const char *type, struct failure *f) __attribute__((warn_unused_result));
 
+/* The type of a key; NULL: none of these. */
+const char *key_type_of(const EVP_PKEY *key);
+
 /* A new key, of a type that passed key_type_check(); EVP_PKEY_free(). Ctrl-C ends it. */
 int key_make(EVP_PKEY **out, const char *type, struct failure *f)
     __attribute__((warn_unused_result));
@@ -23,6 +26,12 @@ int key_load(EVP_PKEY **out, const char *path, struct failure *f)
 
 /* A PKCS#10 request (RFC 2986) whose subject is CN=name; X509_REQ_free(). */
 int csr_make(X509_REQ **out, EVP_PKEY *key, const char *name, struct failure *f)
+    __attribute__((warn_unused_result));
+/* For a server: CN and the subjectAltName "DNS:host", "IP:192.0.2.1", …; NULL-terminated. */
+int csr_make_for_names(X509_REQ **out, EVP_PKEY *key, const char *name, const char *const *names,
+                       struct failure *f) __attribute__((warn_unused_result));
+/* Loads one; whose it is, is not looked at. */
+int csr_read(X509_REQ **out, const char *path, struct failure *f)
     __attribute__((warn_unused_result));
 /* Loads one and checks that it is for this key and name: EXIT_LOCAL with the path if not. */
 int csr_load(X509_REQ **out, const char *path, EVP_PKEY *key, const char *name, struct failure *f)

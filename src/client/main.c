@@ -17,19 +17,116 @@ static const struct command commands[] = {
      "--server URL --ca-fingerprint SHA256 [--name NAME]\n       signet init --install FILE",
      "set up: pin the root, make the operator's key and request",
      "Pins the server's root by its fingerprint, proves the server against it, and makes the\n"
-     "operator's key and request. --install takes the certificate that answers the request."},
-    {"provision", FOR_PROVISION, cmd_provision, "--mac MAC [--profile NAME] [--out DIR]",
+     "operator's key and request. --install takes the certificate that answers the request.\n\n"
+     "The fingerprint comes from the CA's keeper, not from the server:\n"
+     "  openssl x509 -in root.pem -noout -fingerprint -sha256",
+     "  signet init --server https://ca.example:8443 --ca-fingerprint 5E:41:…:9B\n"
+     "  signet init --install operator.pem\n"
+     "  signet doctor                                    is all as it must be?"},
+    {"provision", FOR_PROVISION, cmd_provision,
+     "--mac MAC [--replace] [--profile NAME] [--out DIR]",
      "make a device's key and get its certificate",
      "Makes the key and a request for it, has the server sign it, verifies the certificate and\n"
      "saves DIR/<mac>/ with device.key, device.csr, device.crt, chain.pem and ca.pem. After an\n"
-     "interruption, the same command goes on with the same key."},
-    {"revoke", FOR_REVOKE, cmd_revoke, "--serial HEX | --certificate FILE [--reason REASON]",
-     "revoke a certificate", "Revokes one certificate, for a reason of RFC 5280 section 5.3.1."},
+     "interruption, the same command goes on with the same key. A folder is never overwritten.\n\n"
+     "A board that has a live certificate gets another one only with --replace: the server then\n"
+     "revokes the older one (superseded), and a complete folder is kept as\n"
+     "<mac>.replaced-<start of its serial> once the new certificate is verified. It needs the "
+     "role\n"
+     "revoker, unless the older certificate was yours and never verified on its board.",
+     "  signet provision --mac 24:0a:c4:12:34:56 --out devices\n"
+     "  signet provision --mac 24:0a:c4:12:34:56 --out devices --replace"},
+    {"renew", FOR_RENEW, cmd_renew, "DIR | --mac MAC [--new-key] [--out DIR]",
+     "get a device's next certificate, by its present one",
+     "Connects with the device's own key and certificate, so that no operator is needed, and asks "
+     "for\n"
+     "the next certificate: same subject, same profile. It is verified and put in place; the "
+     "older\n"
+     "one is kept as device.crt.<start of its serial>, and stays valid until its end. The key "
+     "stays\n"
+     "the same; --new-key makes a new one. After an interruption, the same command goes on.\n\n"
+     "An expired certificate renews for as long as its profile says (device: 30 days), a revoked "
+     "one\n"
+     "never: then it is signet provision --replace.",
+     "  signet renew devices/240ac4123456\n"
+     "  signet renew --mac 24:0a:c4:12:34:56 --out devices --new-key"},
+    {"server-cert", FOR_SERVER_CERT, cmd_server_cert,
+     "--csr FILE --out FILE\n"
+     "       signet server-cert --name HOST [--name HOST]... --out-key FILE --out FILE",
+     "get a certificate for a server, such as a broker",
+     "With --csr, certifies the names of the request's subjectAltName; with --name, makes key "
+     "(0600)\n"
+     "and request here. --out gets the certificate and the intermediates behind it, as servers "
+     "want\n"
+     "it. The role admin is needed, and the server's profile must allow the names (allowed_names); "
+     "the\n"
+     "request is signed with the operator's key.\n\n"
+     "For the next one, a year later: move FILE away and give the same command; a key that is "
+     "there\n"
+     "is used again.",
+     "  signet server-cert --name mqtt.example.org --out-key mqtt.key --out mqtt.crt\n"
+     "  signet server-cert --csr mqtt.csr --out mqtt.crt"},
+    {"revoke", FOR_REVOKE, cmd_revoke,
+     "--serial HEX | --certificate FILE | --mac MAC | --serials FILE |\n"
+     "                     --issued-by OPERATOR [--from TIME] [--to TIME]   [--reason REASON]",
+     "revoke certificates, for good",
+     "Revokes one certificate, all live ones of a board, those of a list (at most 1000), or all "
+     "that an\n"
+     "operator had issued, within the times given: together or not at all, with one new CRL. What "
+     "can\n"
+     "be more than one is signed with the operator's key. The role revoker is needed.\n\n"
+     "REASON is unspecified, keyCompromise, CACompromise, affiliationChanged, superseded,\n"
+     "cessationOfOperation, privilegeWithdrawn, or certificateHold (as signet hold).",
+     "  signet revoke --certificate devices/240ac4123456/device.crt --reason keyCompromise\n"
+     "  signet revoke --mac 24:0a:c4:12:34:56 --reason cessationOfOperation\n"
+     "A lost laptop: look first, then revoke what was issued with it\n"
+     "  signet list --operator kim@bench-2 --from 2026-11-20 --state issued\n"
+     "  signet revoke --issued-by kim@bench-2 --from 2026-11-20 --reason keyCompromise"},
+    {"hold", FOR_HOLD, cmd_hold, "--serial HEX | --certificate FILE | --mac MAC | --serials FILE",
+     "take certificates out of use for now",
+     "Puts certificates on the CRL as certificateHold: verifiers refuse them until signet unhold, "
+     "or\n"
+     "for good after signet revoke. The role revoker is needed.",
+     "  signet hold --mac 24:0a:c4:12:34:56\n"
+     "  signet list --state held"},
+    {"unhold", FOR_UNHOLD, cmd_unhold,
+     "--serial HEX | --certificate FILE | --mac MAC | --serials FILE", "lift a hold",
+     "Takes certificates that are on hold off the CRL. What is revoked stays revoked.",
+     "  signet unhold --mac 24:0a:c4:12:34:56\n"
+     "  signet list --state held --json | jq -r .serial | signet unhold --serials -"},
+    {"list", FOR_LIST, cmd_list,
+     "[--mac MAC] [--state STATE] [--operator NAME] [--from TIME] [--to TIME] [--limit N]",
+     "list certificates",
+     "Lists what the CA has issued, oldest first. STATE is issued, revoked, held, or orphan "
+     "(never\n"
+     "handed out; on the CRL to be safe). Times are UTC and those of the issuing.",
+     "  signet list --mac 24:0a:c4:12:34:56\n"
+     "  signet list --operator kim@bench-2 --from 2026-11-20 --to 2026-11-23\n"
+     "  signet list --state revoked --json | jq -r '[.serial, .name, .reason] | @csv'"},
+    {"show", FOR_SHOW, cmd_show, "--serial HEX | --mac MAC | FILE",
+     "show a certificate as the CA knows it",
+     "Shows one certificate with its state, and what there is to do. By MAC it is the newest live "
+     "one.\n"
+     "--json gives the certificate as well.",
+     "  signet show --mac 24:0a:c4:12:34:56\n"
+     "  signet show devices/240ac4123456/device.crt\n"
+     "  signet show --serial 4f1d… --json | jq -r .certificate | base64 -d > device.crt"},
     {"verify", FOR_VERIFY, cmd_verify, "FILE | DIR | --mac MAC [--crl FILE | --offline]",
      "check a certificate or a device's folder",
-     "Verifies chain, key and revocation. The CRL is the server's unless --crl or --offline."},
+     "Verifies chain, key and revocation. The CRL is the server's unless --crl or --offline.",
+     "  signet verify devices/240ac4123456\n"
+     "  signet verify --mac 24:0a:c4:12:34:56 --out devices --crl crl.pem"},
     {"crl", FOR_CRL, cmd_crl, "[--out FILE]", "fetch the CRL",
-     "Fetches the CRL and verifies it. A newer one in FILE is never replaced by an older one."},
+     "Fetches the CRL and verifies it. A newer one in FILE is never replaced by an older one.",
+     "  signet crl --out /etc/mosquitto/crl.pem"},
+    {"doctor", FOR_DOCTOR, cmd_doctor, "[--out DIR]", "check the set-up, line by line",
+     "Checks config file, root, operator certificate and key, the server, its clock and "
+     "readiness,\n"
+     "whether it accepts the operator, the CRL, esptool and the output folder, and says for each "
+     "what\n"
+     "is to be done. Changes nothing. The exit code is that of the first FAIL; a warning is none.",
+     "  signet doctor\n"
+     "  signet doctor --json | jq -r 'select(.result == \"fail\") | .check'"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -38,8 +135,16 @@ static void help(FILE *to)
     fprintf(to, "Usage: signet COMMAND [OPTION]...\n\n"
                 "Device keys and certificates from a Signet certificate authority.\n\n");
     for (int i = 0; i < COMMANDS; i++)
-        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\nsignet COMMAND --help describes each; signet --version; man signet\n");
+        fprintf(to, "  %-12s %s\n", commands[i].name, commands[i].summary);
+    fprintf(to,
+            "\nFrom nothing to a device:\n"
+            "  signet init --server https://ca.example:8443 --ca-fingerprint SHA256\n"
+            "  signet init --install operator.pem        (what the CA's keeper answered)\n"
+            "  signet doctor\n"
+            "  signet provision --mac 24:0a:c4:12:34:56\n\n"
+            "Settings are in ~/.config/signet/signet.conf, which init writes. Every command takes\n"
+            "--json. signet COMMAND --help describes each, with examples; signet --version;\n"
+            "man signet\n");
 }
 
 static const struct command *find_command(const char *name)
@@ -92,7 +197,7 @@ int main(int argc, char **argv)
         help(stderr);
         return EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0) {
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         help(stdout);
         return EXIT_DONE;
     }

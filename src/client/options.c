@@ -11,38 +11,69 @@ struct row {
     size_t offset;     /* in struct options */
     unsigned commands;
     const char *help;
+    int many; /* a struct values */
 };
+
+/* Commands of one kind. */
+#define AS_OPERATOR                                                                                \
+    (FOR_PROVISION | FOR_SERVER_CERT | FOR_REVOKE | FOR_HOLD | FOR_UNHOLD | FOR_LIST | FOR_SHOW |  \
+     FOR_DOCTOR)
+#define REVOKING (FOR_REVOKE | FOR_HOLD | FOR_UNHOLD)
+#define WITH_OPERAND (FOR_VERIFY | FOR_RENEW | FOR_SHOW)
 
 #define AT(field) offsetof(struct options, field)
 static const struct row rows[] = {
-    {"server", "URL", AT(server), FOR_ALL, "the server, https://host:port"},
     {"ca-fingerprint", "SHA256", AT(ca_fingerprint), FOR_INIT,
-     "SHA-256 fingerprint of the root certificate, in hex"},
-    {"name", "NAME", AT(name), FOR_INIT, "the operator's name (default: user@host)"},
-    {"install", "FILE", AT(install), FOR_INIT, "take the operator certificate into use"},
-    {"mac", "MAC", AT(mac), FOR_PROVISION | FOR_VERIFY, "the board, as 24:0a:c4:12:34:56"},
-    {"profile", "NAME", AT(profile), FOR_PROVISION, "the certificate's profile (default: device)"},
-    {"key-type", "TYPE", AT(key_type), FOR_INIT | FOR_PROVISION,
-     "rsa:2048 (default), rsa:3072, rsa:4096, ec:p256, ec:p384"},
-    {"serial", "HEX", AT(serial), FOR_REVOKE, "the certificate, by its serial number"},
-    {"certificate", "FILE", AT(certificate), FOR_REVOKE, "the certificate, by its file"},
+     "SHA-256 fingerprint of the root certificate, in hex", 0},
+    {"name", "NAME", AT(name), FOR_INIT, "the operator's name (default: user@host)", 0},
+    {"install", "FILE", AT(install), FOR_INIT, "take the operator certificate into use", 0},
+    {"csr", "FILE", AT(csr), FOR_SERVER_CERT, "the request (PEM); its subjectAltName is certified",
+     0},
+    {"name", "HOST", AT(names), FOR_SERVER_CERT, "a host name or IP address; give it for each one",
+     1},
+    {"out-key", "FILE", AT(out_key), FOR_SERVER_CERT,
+     "with --name: the key; made when it is not there", 0},
+    {"mac", "MAC", AT(mac), FOR_PROVISION | FOR_VERIFY | FOR_RENEW | REVOKING | FOR_LIST | FOR_SHOW,
+     "the board, as 24:0a:c4:12:34:56", 0},
+    {"replace", NULL, AT(replace), FOR_PROVISION, "also when the board has a certificate", 0},
+    {"new-key", NULL, AT(new_key), FOR_RENEW, "make a new key too", 0},
+    {"profile", "NAME", AT(profile), FOR_PROVISION, "the certificate's profile (default: device)",
+     0},
+    {"profile", "NAME", AT(profile), FOR_SERVER_CERT, "its profile (default: server)", 0},
+    {"key-type", "TYPE", AT(key_type), FOR_INIT | FOR_PROVISION | FOR_SERVER_CERT,
+     "rsa:2048 (default), rsa:3072, rsa:4096, ec:p256, ec:p384", 0},
+    {"key-type", "TYPE", AT(key_type), FOR_RENEW, "with --new-key (default: as the one before)", 0},
+    {"serial", "HEX", AT(serial), REVOKING | FOR_SHOW, "the certificate, by its serial number", 0},
+    {"certificate", "FILE", AT(certificate), REVOKING, "the certificate, by its file", 0},
+    {"serials", "FILE", AT(serials), REVOKING,
+     "certificates, by a file with a serial a line; - reads it from standard input", 0},
+    {"issued-by", "OPERATOR", AT(issued_by), FOR_REVOKE, "all that this operator had issued", 0},
+    {"state", "STATE", AT(state), FOR_LIST, "issued, revoked, held or orphan", 0},
+    {"operator", "NAME", AT(operator_name), FOR_LIST, "whom it was issued for", 0},
+    {"from", "TIME", AT(from), FOR_REVOKE | FOR_LIST,
+     "issued then or later: 2026-11-23 or 2026-11-23T12:00:00Z (UTC)", 0},
+    {"to", "TIME", AT(to), FOR_REVOKE | FOR_LIST, "issued then or earlier; a date: that whole day",
+     0},
+    {"limit", "N", AT(limit), FOR_LIST, "at most so many (default: all)", 0},
     {"reason", "REASON", AT(reason), FOR_REVOKE,
-     "keyCompromise, superseded, cessationOfOperation, … (RFC 5280)"},
-    {"crl", "FILE", AT(crl), FOR_VERIFY, "check revocation by this CRL, not the server's"},
-    {"offline", NULL, AT(offline), FOR_VERIFY, "do not ask the server for its CRL"},
-    {"out", "DIR", AT(out), FOR_PROVISION | FOR_VERIFY,
-     "where the devices' folders are (default: here)"},
-    {"out", "FILE", AT(out), FOR_CRL, "save the CRL here (default: standard output)"},
-    {"ca", "FILE", AT(ca), FOR_ALL & ~FOR_INIT,
-     "the root certificate that everything must lead to"},
-    {"cert", "FILE", AT(cert), FOR_PROVISION | FOR_REVOKE, "the operator's certificate"},
-    {"key", "FILE", AT(key), FOR_PROVISION | FOR_REVOKE, "the operator's key"},
+     "keyCompromise, superseded, cessationOfOperation, … (RFC 5280)", 0},
+    {"crl", "FILE", AT(crl), FOR_VERIFY, "check revocation by this CRL, not the server's", 0},
+    {"offline", NULL, AT(offline), FOR_VERIFY, "do not ask the server for its CRL", 0},
+    {"out", "DIR", AT(out), FOR_PROVISION | FOR_VERIFY | FOR_RENEW | FOR_DOCTOR,
+     "where the devices' folders are (default: here)", 0},
+    {"out", "FILE", AT(out), FOR_CRL, "save the CRL here (default: standard output)", 0},
+    {"out", "FILE", AT(out), FOR_SERVER_CERT, "save certificate and intermediates here", 0},
+    {"server", "URL", AT(server), FOR_ALL, "the server, https://host:port", 0},
+    {"ca", "FILE", AT(ca), FOR_ALL & ~FOR_INIT, "the root certificate that everything must lead to",
+     0},
+    {"cert", "FILE", AT(cert), AS_OPERATOR, "the operator's certificate", 0},
+    {"key", "FILE", AT(key), AS_OPERATOR, "the operator's key", 0},
     {"config", "FILE", AT(config), FOR_ALL,
-     "default: $SIGNET_CONFIG, or ~/.config/signet/signet.conf"},
-    {"connect-timeout", "SECONDS", AT(connect_timeout), FOR_ALL, "to connect (default: 5)"},
-    {"timeout", "SECONDS", AT(timeout), FOR_ALL, "for a request with its retries (default: 30)"},
-    {"json", NULL, AT(json), FOR_ALL, "print one JSON object a line"},
-    {"help", NULL, AT(help), FOR_ALL, "this text"},
+     "default: $SIGNET_CONFIG, or ~/.config/signet/signet.conf", 0},
+    {"connect-timeout", "SECONDS", AT(connect_timeout), FOR_ALL, "to connect (default: 5)", 0},
+    {"timeout", "SECONDS", AT(timeout), FOR_ALL, "for a request with its retries (default: 30)", 0},
+    {"json", NULL, AT(json), FOR_ALL, "print one JSON object a line", 0},
+    {"help", NULL, AT(help), FOR_ALL, "this text", 0},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -55,6 +86,15 @@ static void long_options(struct option out[ROWS + 1], const struct command *c)
             out[n++] = (struct option){
                 rows[i].name, rows[i].value ? required_argument : no_argument, NULL, i + 1};
     out[n] = (struct option){0};
+}
+
+static int add_value(struct values *all, const char *value, const struct row *row,
+                     struct failure *f)
+{
+    if (all->count == VALUES_MAX)
+        return fail(f, EXIT_USAGE, "usage", "--%s may be given %d times", row->name, VALUES_MAX);
+    all->value[all->count++] = value;
+    return 0;
 }
 
 static int store(struct options *o, const struct row *row, const struct command *c,
@@ -70,6 +110,8 @@ static int store(struct options *o, const struct row *row, const struct command 
         return fail(f, EXIT_USAGE, "usage", "--%s is empty; see signet %s --help", row->name,
                     c->name);
     const char *value = optarg;
+    if (row->many)
+        return add_value((struct values *)(void *)field, value, row, f);
     memcpy(field, &value, sizeof value);
     return 0;
 }
@@ -99,7 +141,7 @@ int options_parse(struct options *o, const struct command *c, int argc, char **a
         if (store(o, &rows[i - 1], c, f))
             return -1;
     }
-    if (optind < argc && c->bit == FOR_VERIFY)
+    if (optind < argc && ((unsigned)c->bit & (unsigned)(WITH_OPERAND)))
         o->operand = argv[optind++];
     if (optind < argc)
         return fail(f, EXIT_USAGE, "usage", "\"%s\" is one argument too many; see signet %s --help",
@@ -117,6 +159,7 @@ void options_help(const struct command *c)
         snprintf(left, sizeof left, "--%s %s", rows[i].name, rows[i].value ? rows[i].value : "");
         printf("  %-26s %s\n", left, rows[i].help);
     }
+    printf("\nExamples:\n%s\n", c->examples);
     printf("\nExit codes: 0 done, 2 usage, 3 unreachable or timed out, 4 refused by the server,\n"
            "5 local file or device, 6 verification failed. More: man signet\n");
 }

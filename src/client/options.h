@@ -11,7 +11,21 @@ enum command_bit {
     FOR_REVOKE = 4,
     FOR_VERIFY = 8,
     FOR_CRL = 16,
-    FOR_ALL = 31
+    FOR_RENEW = 32,
+    FOR_SERVER_CERT = 64,
+    FOR_HOLD = 128,
+    FOR_UNHOLD = 256,
+    FOR_LIST = 512,
+    FOR_SHOW = 1024,
+    FOR_DOCTOR = 2048,
+    FOR_ALL = 4095
+};
+
+/* An option that may be given several times. */
+#define VALUES_MAX 32
+struct values {
+    size_t count;
+    const char *value[VALUES_MAX];
 };
 
 /* What was given; NULL or 0 where it was not. The strings are argv's. */
@@ -20,10 +34,13 @@ struct options {
     const char *connect_timeout, *timeout;
     const char *ca_fingerprint, *name, *install;
     const char *mac, *profile, *out, *key_type;
-    const char *serial, *certificate, *reason;
+    const char *serial, *serials, *certificate, *issued_by, *reason;
+    const char *from, *to, *state, *operator_name, *limit;
+    const char *csr, *out_key;
     const char *crl;
-    const char *operand; /* the one argument that is not an option (verify) */
-    int offline, json, help;
+    struct values names;
+    const char *operand; /* the one argument that is not an option */
+    int replace, new_key, offline, json, help;
 };
 
 struct command {
@@ -32,7 +49,8 @@ struct command {
     int (*run)(const struct options *o, struct failure *f); /* 0 or -1 */
     const char *synopsis;                                   /* after the name */
     const char *summary;                                    /* one line */
-    const char *detail;                                     /* a paragraph for --help */
+    const char *detail;                                     /* paragraphs for --help */
+    const char *examples;                                   /* lines for --help */
 };
 
 /* argv[0] is the command's name. 0, or -1 with EXIT_USAGE. */

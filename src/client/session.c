@@ -14,7 +14,7 @@ int session_open(struct session *s, const struct options *o, struct failure *f)
     return root_load(&s->root, s->settings.ca, f);
 }
 
-static int check_operator(const struct settings *s, struct failure *f)
+static int check_pair(const struct settings *s, const char *who, struct failure *f)
 {
     X509 *cert = NULL;
     EVP_PKEY *key = NULL;
@@ -24,7 +24,7 @@ static int check_operator(const struct settings *s, struct failure *f)
     if (X509_check_private_key(cert, key) == 1)
         rc = 0;
     else
-        fail(f, EXIT_LOCAL, "local_file", "the operator's key %s does not belong to %s", s->key,
+        fail(f, EXIT_LOCAL, "local_file", "the %s's key %s does not belong to %s", who, s->key,
              s->cert);
 out:
     EVP_PKEY_free(key);
@@ -32,15 +32,15 @@ out:
     return rc;
 }
 
-int session_connect(struct session *s, int as_operator, struct failure *f)
+int session_connect(struct session *s, const char *who, struct failure *f)
 {
     const struct settings *set = &s->settings;
     if (settings_need(set->server, "server", set, f))
         return -1;
-    if (as_operator && (settings_need(set->cert, "cert", set, f) ||
-                        settings_need(set->key, "key", set, f) || check_operator(set, f)))
+    if (who && (settings_need(set->cert, "cert", set, f) ||
+                settings_need(set->key, "key", set, f) || check_pair(set, who, f)))
         return -1;
-    return http_open(&s->http, set, s->root, as_operator, f);
+    return http_open(&s->http, set, s->root, who, f);
 }
 
 void session_close(struct session *s)

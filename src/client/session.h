@@ -17,9 +17,10 @@ struct session {
 int session_open(struct session *s, const struct options *o, struct failure *f)
     __attribute__((warn_unused_result));
 
-/* Gets ready to talk to the server; nothing is sent yet. as_operator: with the operator's
- * certificate and key, which are looked at first (readable, of one pair). */
-int session_connect(struct session *s, int as_operator, struct failure *f)
+/* Gets ready to talk to the server; nothing is sent yet. who ("operator", "device"; NULL: nobody):
+ * with the certificate and key of the settings, which are looked at first (readable, of one pair).
+ */
+int session_connect(struct session *s, const char *who, struct failure *f)
     __attribute__((warn_unused_result));
 void session_close(struct session *s);
 
