@@ -68,7 +68,8 @@ MSG(answer_status, 33, AUTHORITY, ASKER,
         F_text(token_detail, M_TEXT) F_text(custody, M_TEXT) F_u64(issued) F_u64(revoked)
             F_u64(orphans) F_u64(pending) F_u64(crl_number) F_i64(crl_this_update)
                 F_i64(crl_next_update) F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq)
-                    F_text(problem, M_TEXT) F_i64(time) F_i64(listener_not_after))
+                    F_text(problem, M_TEXT) F_i64(time) F_i64(listener_not_after)
+                        F_text(operator_name, M_NAME) F_u32(roles)) /* who asks; "": nobody */
 /* One certificate of get (alone) or list (then answer_page). der empty in a list. */
 MSG(answer_row, 34, AUTHORITY, ASKER,
     F_u64(id) F_bytes(serial, 20) F_text(state, M_NAME) F_text(profile, M_NAME) F_text(name, M_NAME)

@@ -25,7 +25,8 @@ static const char *problem(struct authority *a)
 void status_fill(struct authority *a, struct msg_answer_status *m, int detailed)
 {
     const struct crl_row *crl = publish_current(a->publishing);
-    *m = (struct msg_answer_status){.token_detail = "", .custody = "", .problem = ""};
+    *m = (struct msg_answer_status){
+        .token_detail = "", .custody = "", .problem = "", .operator_name = ""};
     m->ready = signers_ready(a->signers) > 0 && !store_problem(a->store) &&
                !clock_problem(a->clock) && !a->stopping;
     if (!detailed)
@@ -54,16 +55,16 @@ struct status_question {
     struct authority *a;
     struct caller caller;
     struct err err;
+    struct operator_row op;
     uint64_t seq;
 };
 
 static int read_status(struct store_tx *tx, void *arg)
 {
     struct status_question *s = arg;
-    struct operator_row op;
     uint8_t hash[32];
     return tx_journal_head(tx, &s->seq, hash) ||
-                   caller_operator(tx, &s->caller, clock_now(s->a->clock), &op, &s->err)
+                   caller_operator(tx, &s->caller, clock_now(s->a->clock), &s->op, &s->err)
                ? -1
                : 0;
 }
@@ -75,8 +76,10 @@ void status_answer(struct authority *a, const struct msg_status *m, struct quest
     caller_copy(&s.caller, m->caller_issuer, m->caller_serial, m->caller_digest, m->caller_address);
     int known = m->caller_digest.len && store_read(a->store, read_status, &s) == 0;
     status_fill(a, &answer, known);
-    answer.journal_seq = s.seq;
-    if (!known)
-        answer.journal_seq = 0;
+    if (known) {
+        answer.journal_seq = s.seq;
+        answer.operator_name = s.op.name;
+        answer.roles = s.op.roles;
+    }
     question_answer(q, MSG_answer_status, &answer);
 }

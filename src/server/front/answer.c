@@ -9,6 +9,7 @@
 #include "hsm/token.h"
 #include "pki/certificate.h"
 #include "pki/crl.h"
+#include "pki/profile.h"
 
 /* Frees the tree. */
 static char *print_line(cJSON *root)
@@ -229,6 +230,16 @@ static int add_crl(cJSON *root, const struct msg_answer_status *m)
            add_time(crl, "next_update", m->crl_next_update);
 }
 
+/* Who asks, and what that operator may do. */
+static int add_operator(cJSON *root, const struct msg_answer_status *m)
+{
+    char roles[48];
+    cJSON *op = cJSON_AddObjectToObject(root, "operator");
+    roles_text(roles, sizeof roles, m->roles);
+    return add_text(op, "name", m->operator_name ? m->operator_name : "") &&
+           add_text(op, "roles", roles);
+}
+
 char *answer_status(const struct msg_answer_status *m)
 {
     cJSON *root = begin("OK", OP_GET_STATUS);
@@ -239,7 +250,7 @@ char *answer_status(const struct msg_answer_status *m)
              add_time(root, "issuer_not_after", m->issuer_not_after) &&
              add_time(root, "listener_not_after", m->listener_not_after) &&
              add_time(root, "started_at", m->started_at) && add_time(root, "time", m->time) &&
-             add_text(root, "problem", m->problem);
+             add_text(root, "problem", m->problem) && add_operator(root, m);
     return finish(root, ok);
 }
 
