@@ -175,6 +175,7 @@ struct event_row {
     const char *line; /* whole: sequence, time, text, hash; no line end */
     int64_t certificate;
     uint8_t hash[32];
+    int64_t at;
 };
 int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *row);
 int tx_meta(struct store_tx *tx, const char *name, int64_t *value);

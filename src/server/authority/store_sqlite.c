@@ -85,7 +85,7 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                             " ORDER BY id DESC LIMIT 1")                                           \
     X(journal_head, "SELECT seq,hash FROM journal ORDER BY seq DESC LIMIT 1")                      \
     X(add_event, "INSERT INTO journal (seq,at,line,hash,certificate) VALUES (?,?,?,?,?)")          \
-    X(event_after, "SELECT seq,line,certificate,hash FROM journal WHERE seq>? ORDER BY seq"        \
+    X(event_after, "SELECT seq,line,certificate,hash,at FROM journal WHERE seq>? ORDER BY seq"     \
                    " LIMIT 1")                                                                     \
     X(meta, "SELECT value FROM meta WHERE name=?")                                                 \
     X(set_meta, "INSERT INTO meta (name,value) VALUES (?,?)"                                       \
@@ -852,6 +852,7 @@ int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *e)
         e->line = (const char *)sqlite3_column_text(row, 1);
         e->certificate = sqlite3_column_int64(row, 2);
         column_fixed(e->hash, 32, row, 3);
+        e->at = sqlite3_column_int64(row, 4);
     }
     return rc;
 }

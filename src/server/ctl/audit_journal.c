@@ -235,6 +235,9 @@ static int on_event(struct replay *r, const struct event_row *e, uint64_t expect
         return 0;
     }
     check_hash(r, e);
+    if (e->at != r->at)
+        finding(r->a, AREA_JOURNAL, "event %llu has another time in the store than in its line",
+                (unsigned long long)e->seq);
     compare_log(r);
     if (tell_event(r))
         return -1;
