@@ -48,7 +48,7 @@ static int check_certificate(const struct buf *der, struct err *err)
         rc = err_set(err, ERR_field_value, "its certificates do not parse: %s", err_openssl());
     else if (usage & (X509v3_KU_KEY_CERT_SIGN | X509v3_KU_CRL_SIGN))
         rc = err_set(err, ERR_field_value, "keyUsage: keyCertSign and cRLSign are for CAs");
-    else if (X509_check_ca(x))
+    else if (X509_check_ca(x) || X509_get_extension_flags(x) & EXFLAG_CA)
         rc = err_set(err, ERR_field_value,
                      "its certificates would be CAs; say basicConstraints = critical, CA:FALSE");
     else if (X509_get_extension_flags(x) & EXFLAG_INVALID)
