@@ -48,8 +48,8 @@ static int cms_verifies(struct bytes signature, struct bytes body, X509 *certifi
     STACK_OF(X509) *signers = sk_X509_new_null();
     BIO *content = BIO_new_mem_buf(body.data, (int)body.len);
     unsigned flags = CMS_DETACHED | CMS_BINARY | CMS_NOINTERN | CMS_NO_SIGNER_CERT_VERIFY;
-    int ok = cms && p == signature.data + signature.len && signers && content &&
-             sk_X509_push(signers, certificate) &&
+    int ok = cms && p == signature.data + signature.len && CMS_is_detached(cms) == 1 && signers &&
+             content && sk_X509_push(signers, certificate) &&
              CMS_verify(cms, signers, NULL, content, NULL, flags) == 1;
     ERR_clear_error();
     BIO_free(content);
