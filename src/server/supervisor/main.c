@@ -23,6 +23,7 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -445,6 +446,27 @@ static void run(struct supervisor *s)
 
 /* ---- before it ---- */
 
+/* Who can write there can change what this CA knows; and what root would write into the folder of
+ * the server's user, that user could not read any more. */
+static int check_state(const struct config *c, struct err *err)
+{
+    struct stat st;
+    if (stat(c->state, &st))
+        return err_set(err, ERR_storage_unavailable,
+                       "[server] state %s: %s; hsm-setup/intermediate.sh --install makes it",
+                       c->state, strerror(errno));
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        return err_set(err, ERR_storage_unavailable,
+                       "[server] state %s belongs to user %u, but signetd runs as user %u; run it "
+                       "as that user, or chown the folder and all in it",
+                       c->state, st.st_uid, geteuid());
+    if (st.st_mode & (S_IWGRP | S_IWOTH))
+        return err_set(err, ERR_storage_unavailable,
+                       "[server] state %s can be written by others than its owner; chmod go-w %s",
+                       c->state, c->state);
+    return 0;
+}
+
 /* The dying children of a signetd that was killed may hold it for a moment. */
 static int lock_state(struct supervisor *s, struct err *err)
 {
@@ -483,7 +505,7 @@ static int prepare(struct supervisor *s, struct err *err)
     s->base = event_base_new();
     if (!s->signers || !s->fronts || !s->base)
         return err_set(err, ERR_internal, "no memory");
-    return lock_state(s, err) || pin_was_refused(s->config, err) ||
+    return check_state(s->config, err) || lock_state(s, err) || pin_was_refused(s->config, err) ||
                    pin_get(&s->pin, s->config, err) || open_sockets(s, err)
                ? -1
                : 0;
