@@ -21,6 +21,8 @@
     X(content_type, 415, "send Content-Type: application/json")                                    \
     X(origin_refused, 403, "requests from web pages of other origins are refused")                 \
     X(http_malformed, 400, "the HTTP request is malformed")                                        \
+    X(header_too_large, 431, "the HTTP header is larger than 8 KiB")                               \
+    X(request_timeout, 408, "the request did not arrive within 30 s; send it again")               \
     X(not_found, 404, "there is nothing here; requests go to POST /v1")                            \
     X(method_not_allowed, 405, "this method is not allowed here")                                  \
     X(field_unknown, 400, "a field is not known for this operation; take it out")                  \

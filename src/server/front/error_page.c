@@ -11,10 +11,16 @@ const char *http_phrase(int status)
     switch (status) {
     case 400:
         return "Bad Request";
+    case 408:
+        return "Request Timeout";
     case 413:
         return "Content Too Large";
     case 422:
         return "Unprocessable Content";
+    case 429:
+        return "Too Many Requests";
+    case 431:
+        return "Request Header Fields Too Large";
     case 503:
         return "Service Unavailable";
     default:
@@ -46,7 +52,7 @@ static int status_of(struct evbuffer *out)
     return sscanf(line, "HTTP/%*d.%*d %3d", &status) == 1 ? status : 0;
 }
 
-static enum err_code code_of(int status)
+static enum err_code code_of(int status, const struct arrival *arrival)
 {
     switch (status) {
     case HTTP_ENTITYTOOLARGE:
@@ -54,30 +60,40 @@ static enum err_code code_of(int status)
     case HTTP_SERVUNAVAIL:
         return ERR_busy;
     default:
-        return ERR_http_malformed;
+        return arrival && arrival_header_too_large(arrival) ? ERR_header_too_large
+                                                            : ERR_http_malformed;
     }
+}
+
+char *error_page(enum err_code code, size_t *len)
+{
+    int status = err_http_status(code);
+    char *page = NULL, *json = answer_error(OP_NONE, code, NULL);
+    int n = json ? asprintf(&page,
+                            "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+                            "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+                            status, http_phrase(status), strlen(json), json)
+                 : -1;
+    free(json);
+    *len = n > 0 ? (size_t)n : 0;
+    return n > 0 ? page : NULL;
 }
 
 static void replace(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg)
 {
-    (void)arg;
     int status;
+    size_t len;
     if (!is_error_page(out, info->n_added) || (status = status_of(out)) == 0)
         return;
-    enum err_code code = code_of(status);
-    status = err_http_status(code);
-    char *json = answer_error(OP_NONE, code, NULL);
+    char *page = error_page(code_of(status, arg), &len);
     evbuffer_unfreeze(out, 1); /* a plain bufferevent guards its start */
     evbuffer_drain(out, evbuffer_get_length(out));
-    if (json)
-        evbuffer_add_printf(out,
-                            "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
-                            "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
-                            status, http_phrase(status), strlen(json), json);
-    free(json);
+    if (page)
+        evbuffer_add(out, page, len);
+    free(page);
 }
 
-int error_page_watch(struct evbuffer *output)
+int error_page_watch(struct evbuffer *output, const struct arrival *arrival)
 {
-    return evbuffer_add_cb(output, replace, NULL) ? 0 : -1;
+    return evbuffer_add_cb(output, replace, (void *)arrival) ? 0 : -1;
 }

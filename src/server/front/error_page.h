@@ -5,9 +5,16 @@
 #define SIGNET_FRONT_ERROR_PAGE_H
 
 #include <event2/buffer.h>
+#include "common/err.h"
+#include "server/front/arrival.h"
 
-/* Watches the output buffer of a new connection, for as long as it lives. 0, or -1: no memory. */
-int error_page_watch(struct evbuffer *output) __attribute__((warn_unused_result));
+/* Watches the output buffer of a new connection, for as long as it lives. arrival tells a header
+ * that is too large from one that is malformed; NULL: nothing does. 0, or -1: no memory. */
+int error_page_watch(struct evbuffer *output, const struct arrival *arrival)
+    __attribute__((warn_unused_result));
+
+/* A whole answer, header and all, after which the connection is closed. free(); NULL: no memory. */
+char *error_page(enum err_code code, size_t *len) __attribute__((warn_unused_result));
 
 /* The reason phrase of a status that libevent names wrongly or not at all; NULL: it knows it. */
 const char *http_phrase(int status);

@@ -13,6 +13,7 @@
 #include <openssl/err.h>
 #include "common/log.h"
 #include "server/front/answer.h"
+#include "server/front/arrival.h"
 #include "server/front/error_page.h"
 #include "server/request/request.h"
 
@@ -23,6 +24,7 @@ struct http {
     struct event_base *base;
     struct evhttp *evhttp;
     const struct tls *tls; /* NULL: plain */
+    struct arrivals *arrivals;
     struct evconnlistener *listener;
     struct event *tick, *drained;
     struct http_handlers handlers;
@@ -62,10 +64,14 @@ static struct bufferevent *new_bufferevent(const struct http *h)
 static struct bufferevent *new_connection(struct event_base *base, void *arg)
 {
     (void)base;
-    struct bufferevent *bev = new_bufferevent(arg);
+    struct http *h = arg;
+    struct bufferevent *bev = new_bufferevent(h);
+    struct arrival *arrival = NULL;
     if (!bev)
         return NULL;
-    if (error_page_watch(bufferevent_get_output(bev))) {
+    if ((h->tls &&
+         !(arrival = arrival_watch(h->arrivals, bev, bufferevent_openssl_get_ssl(bev)))) ||
+        error_page_watch(bufferevent_get_output(bev), arrival)) {
         bufferevent_free(bev);
         return NULL;
     }
@@ -104,8 +110,11 @@ static void exchange_end(struct exchange *x)
 /* The answer is written. */
 static void on_complete(struct evhttp_request *req, void *arg)
 {
-    evhttp_connection_set_closecb(evhttp_request_get_connection(req), say_goodbye, NULL);
-    exchange_end(arg);
+    struct exchange *x = arg;
+    struct evhttp_connection *connection = evhttp_request_get_connection(req);
+    evhttp_connection_set_closecb(connection, say_goodbye, NULL);
+    arrival_next(x->http->arrivals, ssl_of(connection));
+    exchange_end(x);
 }
 
 /* The connection ends before the answer is written. If the answer was not even given, evhttp has
@@ -218,6 +227,7 @@ static void on_request(struct evhttp_request *req, void *arg)
     struct http *h = arg;
     struct err err = {0};
     struct exchange *x = exchange_begin(h, req);
+    arrival_whole(h->arrivals, ssl_of(evhttp_request_get_connection(req)));
     if (!x) {
         evhttp_send_error(req, HTTP_SERVUNAVAIL, NULL);
         return;
@@ -253,6 +263,7 @@ static void on_tick(evutil_socket_t socket, short what, void *arg)
     if (h->refused > LOG_LINES)
         log_info("%u more refusals in this second", h->refused - LOG_LINES);
     h->refused = 0;
+    arrivals_check(h->arrivals);
     if (h->listener && !h->draining)
         evconnlistener_enable(h->listener);
 }
@@ -292,7 +303,8 @@ struct http *http_new(struct event_base *base, const struct tls *tls,
     h->evhttp = evhttp_new(base);
     h->tick = event_new(base, -1, EV_PERSIST, on_tick, h);
     h->drained = event_new(base, -1, 0, on_drained, h);
-    if (!h->evhttp || !h->tick || !h->drained || event_add(h->tick, &second)) {
+    h->arrivals = arrivals_new();
+    if (!h->evhttp || !h->arrivals || !h->tick || !h->drained || event_add(h->tick, &second)) {
         http_free(h);
         return NULL;
     }
@@ -336,6 +348,7 @@ void http_free(struct http *h)
         event_free(h->tick);
     if (h->drained)
         event_free(h->drained);
+    arrivals_free(h->arrivals);
     free(h);
 }
 
@@ -488,7 +501,7 @@ void exchange_refuse(struct exchange *x, const struct err *why, unsigned retry_a
 {
     int status = err_http_status(why->code);
     char seconds[16];
-    if (status == HTTP_SERVUNAVAIL) {
+    if (status == HTTP_SERVUNAVAIL || why->code == ERR_too_many) {
         snprintf(seconds, sizeof seconds, "%u", retry_after ? retry_after : 1);
         exchange_add_header(x, "Retry-After", seconds);
     }

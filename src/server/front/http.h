@@ -13,7 +13,7 @@
 #include "server/front/tls.h"
 
 #define HTTP_HEADERS_MAX 8192
-#define HTTP_TIMEOUT 30 /* seconds without progress: handshake, header, body, idle, answer */
+#define HTTP_TIMEOUT 35 /* seconds without progress; later than ARRIVAL_SECONDS, which answers */
 
 struct http;     /* opaque */
 struct exchange; /* opaque: one request and its answer */
@@ -57,7 +57,7 @@ void exchange_add_header(struct exchange *x, const char *name, const char *value
 void exchange_json(struct exchange *x, int status, char *json); /* takes json; NULL: no memory */
 void exchange_blob(struct exchange *x, const char *content_type, struct blob *body);
 void exchange_empty(struct exchange *x, int status);
-/* retry_after counts only with 503; 0 is then 1. */
+/* retry_after counts with 503 and 429 alone; 0 is then 1. */
 void exchange_refuse(struct exchange *x, const struct err *why, unsigned retry_after);
 
 #endif
