@@ -45,13 +45,17 @@ struct audit {
     X509 *root;
     struct crl_file crl; /* .list NULL: there is none */
     void *facts;         /* tsearch(3), by serial */
-    uint64_t head, projected, restored_at, published_at;
+    uint64_t head, projected, restored_at, told_at;
     uint64_t events, certificates, files;
     uint64_t findings[AREA_COUNT];
     int failed; /* the audit itself could not go on */
     int retry;  /* the CRL was exchanged meanwhile */
     int crl_tries;
     uint64_t newest_crl; /* published, by its row; 0: none */
+    struct {
+        uint64_t number;
+        uint8_t sha256[32];
+    } told; /* the last CRL that the journal tells of; 0: none */
 };
 
 /* One line on stdout; the first few of each area are shown, the rest counted. */

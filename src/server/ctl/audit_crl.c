@@ -117,12 +117,28 @@ static void compare(const void *node, VISIT visit, void *arg)
                 (unsigned long long)a->crl.number, serial);
 }
 
+/* The journal names each CRL by number and digest, so that an older one cannot come back. */
+static void check_told(struct audit *a)
+{
+    unsigned long long number = a->told.number;
+    if (a->newest_crl != number)
+        finding(a, AREA_CRL, "the newest CRL is %llu by the store, %llu by the journal",
+                (unsigned long long)a->newest_crl, number);
+    if (a->crl.list && a->crl.number < number)
+        finding(a, AREA_CRL, "crl.der is number %llu, the journal tells of %llu",
+                (unsigned long long)a->crl.number, number);
+    if (a->crl.list && a->crl.number == number && memcmp(a->crl.sha256, a->told.sha256, 32) != 0)
+        finding(a, AREA_CRL, "crl.der is not the CRL %llu that the journal names by digest",
+                number);
+    /* after a restore there is none until signetd has made the next */
+    if (!a->crl.list && number && a->findings[AREA_CRL] == 0 && a->restored_at <= a->told_at)
+        finding(a, AREA_CRL, "crl.der is missing; signetctl crl rebuild makes the next");
+}
+
 int audit_crl_compare(struct audit *a)
 {
-    if (a->crl.list) {
+    check_told(a);
+    if (a->crl.list)
         twalk_r(a->facts, compare, a);
-    } else if (a->newest_crl && a->findings[AREA_CRL] == 0 && a->restored_at <= a->published_at) {
-        finding(a, AREA_CRL, "crl.der is missing; signetctl crl rebuild makes the next");
-    }
     return 0;
 }

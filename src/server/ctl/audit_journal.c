@@ -177,6 +177,20 @@ static void tell(struct replay *r, struct fact *f)
         sha256(f->name_sha256, (struct bytes){(const uint8_t *)name, strlen(name)});
 }
 
+static void tell_crl(struct replay *r)
+{
+    char number[24], hex[65];
+    size_t len;
+    struct audit *a = r->a;
+    if (field(r, "number", number, sizeof number) || field(r, "sha256", hex, sizeof hex) ||
+        hex_decode(a->told.sha256, 32, &len, hex) || len != 32) {
+        finding(a, AREA_JOURNAL, "event %llu is no CRL's", (unsigned long long)r->seq);
+        return;
+    }
+    a->told.number = strtoull(number, NULL, 10);
+    a->told_at = r->seq;
+}
+
 static int tell_event(struct replay *r)
 {
     uint8_t serial[20];
@@ -185,7 +199,7 @@ static int tell_event(struct replay *r)
     if (is(r, "restored"))
         r->a->restored_at = r->seq;
     if (is(r, "crl"))
-        r->a->published_at = r->seq;
+        tell_crl(r);
     if (field(r, "serial", hex, sizeof hex) || hex_decode(serial, sizeof serial, &len, hex))
         return 0;
     struct fact *f = fact_of(r->a, (struct bytes){serial, len});
