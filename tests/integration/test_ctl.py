@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from signet_site import (BIN, HELD, ISSUED, ORPHAN, REVOKED, Key, Kit, Site, at_once, mac, run, serial_of,
+from signet_site import (BIN, HELD, ISSUED, ORPHAN, REPO, REVOKED, Key, Kit, Site, at_once, mac, run, serial_of,
                          tool_environment, wait_for)
 
 DONE, USAGE, UNREACHABLE, REFUSED, LOCAL, FINDINGS = 0, 2, 3, 4, 5, 6
@@ -102,16 +103,18 @@ def test_status_without_token(site):
     assert site.ctl("status").stdout.startswith("READY ")
 
 
+def message_fields(name):
+    """(number, [(field, kind)]) of a message, out of the contract."""
+    text = (REPO / "src/common/msg_fields.h").read_text()
+    number, fields = re.search(rf"^MSG\({name}, (\d+), \w+, \w+,\n((?:  .*\n)+)", text, re.M).groups()
+    return int(number), re.findall(r"F_(\w+)\((\w+)", fields)
+
+
 class FakeSignetd:
     """Answers one admin_status with what a test wants to be the case."""
 
     DAY = 86400
     NOW = 1800000000
-    FIELDS = (("ready", "B"), ("detailed", "B"), ("signers_ready", "I"), ("signers_wanted", "I"), ("token_fault", "B"),
-              ("token_detail", "s"), ("custody", "s"), ("issued", "Q"), ("revoked", "Q"), ("orphans", "Q"),
-              ("pending", "Q"), ("crl_number", "Q"), ("crl_this_update", "q"), ("crl_next_update", "q"),
-              ("issuer_not_after", "q"), ("started_at", "q"), ("journal_seq", "Q"), ("problem", "s"), ("time", "q"),
-              ("listener_not_after", "q"))
     GOOD = {"ready": 1, "detailed": 1, "signers_ready": 2, "signers_wanted": 2, "token_detail": "t", "custody": "c",
             "crl_number": 7, "crl_this_update": NOW - DAY, "crl_next_update": NOW + 6 * DAY, "time": NOW,
             "issuer_not_after": NOW + 900 * DAY, "started_at": NOW - 3600, "listener_not_after": NOW + 5 * DAY}
@@ -126,19 +129,20 @@ class FakeSignetd:
 
     def status(self, code, **changes):
         values, body = {**self.GOOD, **changes}, b""
-        for name, kind in self.FIELDS:
-            value = values.get(name, "" if kind == "s" else 0)
-            if kind == "s":
+        number, fields = message_fields("answer_status")
+        for kind, name in fields:
+            value = values.pop(name, "" if kind == "text" else 0)
+            if kind == "text":
                 body += struct.pack(">I", len(value) + 1) + value.encode() + b"\0"
             else:
-                body += struct.pack(">" + kind, value)
+                body += struct.pack({"u8": ">B", "u32": ">I", "u64": ">Q", "i64": ">q"}[kind], value)
+        assert values == {}
 
         def answer():
             peer, _ = self.socket.accept()
             with peer:
-                version, asked, _, _, number = struct.unpack(">BBHIQ", peer.recv(1000)[:16])
-                assert (version, asked) == (1, 63)
-                peer.send(struct.pack(">BBHIQ", 1, 33, 0, len(body), number) + body)
+                version, _, _, _, question = struct.unpack(">BBHIQ", peer.recv(1000)[:16])
+                peer.send(struct.pack(">BBHIQ", version, number, 0, len(body), question) + body)
         thread = threading.Thread(target=answer)
         thread.start()
         try:
