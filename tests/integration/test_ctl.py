@@ -13,6 +13,7 @@ import signal
 import socket
 import sqlite3
 import struct
+import subprocess
 import threading
 
 import pytest
@@ -196,6 +197,16 @@ def test_misuse(site):
 
 
 # ---- crl rebuild, clock accept ----
+
+def test_not_everybody(site):
+    """Another user is told who may."""
+    site.start()
+    for folder in [site.dir, *site.dir.parents][:-2]:
+        folder.chmod(0o755)
+    done = subprocess.run([BIN / "signetctl", "--config", site.conf, "audit"], user=65534, group=65534, extra_groups=[],
+                          capture_output=True, text=True, env=tool_environment(), timeout=60)
+    assert done.returncode == LOCAL and "Permission denied; use root or the user that runs signetd" in done.stderr
+
 
 def test_crl_rebuild(site):
     site.start()
@@ -508,6 +519,9 @@ def test_audit_while_working(site):
             stop.set()
     at_once(4, lambda i: watch(i) if i == 0 else work(i))
     audit_passes(site)
+    issue(site, op, 1)
+    site.kill()  # what a crash leaves is no finding either
+    assert findings(site) == []
 
 
 # ---- backup, restore, import ----
@@ -620,6 +634,7 @@ def test_backup_restore(site):
 
     (said,) = lines_of(site.ctl("--json", "restore", "--from", backup, "--crl", newest_file).stdout)
     assert said["certificates_lost"] >= 2 and said["next_crl_number"] > witness.numbers[-1]
+    assert findings(site) == []  # also before signetd has written journal and files
     site.start()
     audit_passes(site)
     witness.check(site)
@@ -841,7 +856,9 @@ def test_corrupt_database(restorable):
     site.state.rename(old)
     site.ctl("--config", site.backup / "signet.conf", "restore", "--from", site.backup, "--crl", old / "crl.der")
     site.start()
-    assert "1 certificates" not in site.ctl("import", old / "certs", code=None).stdout
+    done = site.ctl("import", old / "certs", code=None)
+    assert "0 files of others" in done.stdout  # refused are only the server's own, newer than the backup
+    assert done.stderr.count("\n") == done.stderr.count("the board's MAC") <= 1, done.stderr
     audit_passes(site)
     rows = dict(site.query("SELECT lower(hex(serial)), state FROM certificate"))
     assert rows[site.serial] == REVOKED and rows[later] == ISSUED

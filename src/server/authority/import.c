@@ -134,6 +134,9 @@ static int decide(struct store_tx *tx, void *arg)
     if (rc == 0 && (known.der.len || known.state < STATE_REVOKED))
         return err_set(&im->err, ERR_already_exists,
                        "the store knows another certificate of this serial");
+    const struct profile *p = profiles_find(im->a->profiles, im->row.profile);
+    if (!p || profile_check_name(p, im->row.name, &im->err))
+        return -1;
     im->row.issuer = im->a->issuer_id;
     im->row.created_at = now;
     hex_encode(serial, number);
@@ -176,8 +179,6 @@ void import_certificate(struct authority *a, const struct msg_admin_import *m, s
     const struct profile *p = profiles_find(a->profiles, m->profile);
     int rc = p ? read_certificate(im, m->der)
                : err_set(&im->err, ERR_profile_unknown, "there is no profile \"%s\"", m->profile);
-    if (rc == 0 && profile_check_name(p, im->row.name, &im->err))
-        rc = -1;
     if (rc) {
         question_refuse(q, &im->err);
         buf_free(&im->der);

@@ -196,8 +196,8 @@ int cmd_audit(struct ctl *c, int argc, char **argv)
                 "finding when not.\n");
         return help ? EXIT_DONE : EXIT_USAGE;
     }
-    int rc = ctl_issuer(c, c->config->certificate, &a.issuer) || load_root(&a) ||
-             store_open_read_only(&a.store, c->config->state, &c->err) || run(&a);
+    int rc = ctl_store(c, &a.store) || ctl_issuer(c, c->config->certificate, &a.issuer) ||
+             load_root(&a) || run(&a);
     ctl_progress_end(c);
     if (rc == 0)
         found = summary(&a);

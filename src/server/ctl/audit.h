@@ -3,7 +3,6 @@
 #ifndef SIGNET_AUDIT_H
 #define SIGNET_AUDIT_H
 
-#include "server/authority/store.h"
 #include "server/ctl/crl_file.h"
 #include "server/ctl/ctl.h"
 

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "common/file.h"
-#include "server/authority/store.h"
 #include "server/ctl/ctl.h"
 #include "server/ctl/manifest.h"
 
@@ -135,7 +134,7 @@ static int make(struct backup *b, const char *out)
     struct err *err = &b->c->err;
     if (lstat(out, &st) == 0)
         return err_set(err, ERR_already_exists, "%s is there already; name a new folder", out);
-    if (store_open_read_only(&s, b->c->config->state, err))
+    if (ctl_store(b->c, &s))
         return -1;
     int n = snprintf(b->folder, sizeof b->folder, "%s.XXXXXX", out);
     if (n >= (int)sizeof b->folder || !mkdtemp(b->folder)) {

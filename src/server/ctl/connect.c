@@ -158,6 +158,16 @@ void ctl_progress_end(struct ctl *c)
     c->shown_ms = 0;
 }
 
+int ctl_store(struct ctl *c, struct store **out)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/signet.db", c->config->state);
+    if (access(path, R_OK) && errno != ENOENT)
+        return err_set(&c->err, ERR_storage_unavailable,
+                       "%s: %s; use root or the user that runs signetd", path, strerror(errno));
+    return store_open_read_only(out, c->config->state, &c->err);
+}
+
 int ctl_lock_state(struct ctl *c, const char *state)
 {
     char path[PATH_MAX];

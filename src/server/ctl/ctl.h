@@ -6,6 +6,7 @@
 #include "common/config.h"
 #include "common/msg.h"
 #include "pki/issuer.h"
+#include "server/authority/store.h"
 
 struct ctl {
     const char *config_path;
@@ -53,6 +54,9 @@ void ctl_progress_end(struct ctl *c);
 
 /* The intermediate out of a PEM file; 0, or -1 with c->err set. */
 int ctl_issuer(struct ctl *c, const char *path, struct issuer **out);
+
+/* The store, read-only; 0, or -1 with c->err set. */
+int ctl_store(struct ctl *c, struct store **out);
 
 /* The lock that signetd holds while it runs; the descriptor, or -1 with c->err set. */
 int ctl_lock_state(struct ctl *c, const char *state);

@@ -70,6 +70,7 @@ int cmd_pin(struct ctl *c, int argc, char **argv)
 /* ---- crl rebuild ---- */
 
 #define CRL_PATIENCE 120 /* seconds; a million entries take several */
+#define SIGN_PATIENCE 10 /* when it cannot sign at all */
 
 static int ask_status(struct ctl *c, struct msg_answer_status *answer)
 {
@@ -82,13 +83,15 @@ static int wait_for_crl(struct ctl *c, uint64_t before, struct msg_answer_status
     static const struct timespec pause = {0, 200000000};
     int rc = ask_status(c, now);
     for (int i = 0; rc == EXIT_DONE && now->crl_number <= before && i < CRL_PATIENCE * 5; i++) {
+        if (!now->ready && i > SIGN_PATIENCE * 5)
+            break;
         ctl_progress(c, "making the CRL", (uint64_t)i, CRL_PATIENCE * 5);
         nanosleep(&pause, NULL);
         rc = ask_status(c, now);
     }
     ctl_progress_end(c);
     if (rc == EXIT_DONE && now->crl_number <= before) {
-        err_set(&c->err, ERR_token_unavailable, "no new CRL in %d s: %s", CRL_PATIENCE,
+        err_set(&c->err, ERR_token_unavailable, "there is no new CRL yet: %s",
                 now->problem[0] ? now->problem : "see signetd's log");
         rc = ctl_fail(c, EXIT_REFUSED);
     }

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "pki/crl.h"
-#include "server/authority/store.h"
 #include "server/ctl/ctl.h"
 
 struct export
@@ -175,7 +174,7 @@ int cmd_export(struct ctl *c, int argc, char **argv)
     }
     if (optind < argc)
         return usage(EXIT_USAGE);
-    if (store_open_read_only(&s, c->config->state, &c->err))
+    if (ctl_store(c, &s))
         return ctl_fail(c, EXIT_LOCAL);
     int rc = out ? to_file(&e, s, out) : to_stdout(&e, s);
     store_close(s);

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "common/file.h"
-#include "server/authority/store.h"
 #include "server/ctl/crl_file.h"
 #include "server/ctl/ctl.h"
 #include "server/ctl/manifest.h"
@@ -200,12 +199,12 @@ static int run_merge(struct restore *r)
     r->rc = -1;
     if (store_open(&s, r->work, &r->c->err))
         return -1;
-    store_failed(r);
     r->c->err.code = ERR_none;
     if (store_submit(s, merge, merged, r) == 0)
         store_commit(s);
-    if (r->rc && store_problem(s))
-        err_set(&r->c->err, ERR_storage_unavailable, "%s", store_problem(s));
+    if (r->rc && r->c->err.code == ERR_none)
+        err_set(&r->c->err, ERR_storage_unavailable, "the restored store cannot be written: %s",
+                store_problem(s) ? store_problem(s) : "no memory");
     store_close(s);
     return r->rc;
 }
