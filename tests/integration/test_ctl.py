@@ -361,7 +361,14 @@ DAMAGES = {
         (lambda b, c: (c.state / "journal.log").unlink(), "journal", "journal.log: No such file"),
     "event changed":
         (lambda b, c: sql(c, "UPDATE journal SET line = replace(line, 'name=', 'name=x') WHERE seq = 6"),
-         "journal", "event 6"),
+         "journal", "event 6 in the store is not what its hash was made of"),
+    "event and line changed alike":
+        (lambda b, c: (sql(c, "UPDATE journal SET line = replace(line, 'name=', 'name=x') WHERE seq = 6"),
+                       edit_log(c, lambda l: l[:5] + [l[5].replace("name=", "name=x")] + l[6:])),
+         "journal", "event 6 in the store is not what its hash was made of"),
+    "hash changed":
+        (lambda b, c: sql(c, "UPDATE journal SET hash = zeroblob(32) WHERE seq = 6"), "journal",
+         "event 6 in the store is not what its hash was made of"),
     "event gone":
         (lambda b, c: sql(c, "DELETE FROM journal WHERE seq = 6"), "journal", "events 6 to 6 are missing"),
     "last events gone":
