@@ -87,6 +87,8 @@ static void check_config(struct doctor *d)
     struct failure f = {0};
     const struct settings *s = &d->session.settings;
     if (settings_load(&d->session.settings, d->o, &f)) {
+        if (s->file && access(s->file, F_OK))
+            fail_add(&f, "signet init makes it");
         flunk(d, "config", &f);
         return;
     }

@@ -71,11 +71,12 @@ static int lock_folder(struct renewal *r, struct failure *f)
 
 static int load_present(struct renewal *r, struct failure *f)
 {
+    struct err err;
     if (cert_load(&r->old, r->cert_path, f))
         return -1;
     serial_text(r->old_serial, X509_get0_serialNumber(r->old));
     r->cn = name_cn(X509_get_subject_name(r->old));
-    if (r->cn && strlen(r->old_serial) >= 8)
+    if (r->cn && mac_check(r->cn, &err) == 0 && strlen(r->old_serial) >= 8)
         return 0;
     return fail(f, EXIT_LOCAL, "local_file", "%s is not a device's certificate", r->cert_path);
 }
@@ -212,6 +213,8 @@ static int leave(struct renewal *r, struct failure *f)
     if (!is_final(f) && (r->resumed || !f->nothing_done))
         return fail_add(f, "%s stays: the same command goes on with it", r->pending);
     discard(r);
+    if (strcmp(f->code, "certificate_revoked") == 0 || strcmp(f->code, "certificate_expired") == 0)
+        fail_add(f, "a new key and certificate: signet provision --mac %s --replace", r->cn);
     return -1;
 }
 
@@ -235,6 +238,27 @@ static int ask(struct renewal *r, struct session *s, struct failure *f)
 
 /* ---- putting it in place ---- */
 
+/* Whatever waits there must be this device's, with the key that it waits or stands with. */
+static int check_decided(struct renewal *r, struct failure *f)
+{
+    char waiting[4096];
+    EVP_PKEY *key = NULL;
+    char *cn = name_cn(X509_get_subject_name(r->cert));
+    r->new_key = has(r->sub, DEVICE_KEY);
+    int rc = in_pending(waiting, r, DEVICE_KEY, f);
+    if (rc == 0)
+        rc = key_load(&key, r->new_key ? waiting : r->key_path, f);
+    if (rc == 0 && X509_check_private_key(r->cert, key) != 1)
+        rc = fail(f, EXIT_VERIFY, "certificate_of_other_key",
+                  "%s holds a certificate for another key; move that folder away", r->pending);
+    if (rc == 0 && (!cn || strcmp(cn, r->cn) != 0))
+        rc = fail(f, EXIT_VERIFY, "certificate_of_other_mac",
+                  "%s holds a certificate for another MAC; move that folder away", r->pending);
+    OPENSSL_free(cn);
+    EVP_PKEY_free(key);
+    return rc;
+}
+
 /* What an interrupted run had verified and saved; verified again. */
 static int load_decided(struct renewal *r, struct session *s, struct failure *f)
 {
@@ -251,9 +275,10 @@ static int load_decided(struct renewal *r, struct session *s, struct failure *f)
     struct cert_check check = {.root = s->root, .chain = chain, .purpose = X509_PURPOSE_SSL_CLIENT};
     if (rc == 0)
         rc = cert_verify(r->cert, &check, NULL, path, f);
+    if (rc == 0)
+        rc = check_decided(r, f);
     certs_free(chain);
     free(placed);
-    r->new_key = has(r->sub, DEVICE_KEY);
     r->finished_only = 1;
     return rc ? -1 : 0;
 }
@@ -302,8 +327,6 @@ static int put_in_place(struct renewal *r, struct failure *f)
 static void print(const struct renewal *r, int json)
 {
     char serial[SERIAL_TEXT_SIZE], from[TIME_TEXT_SIZE], to[TIME_TEXT_SIZE], old[TIME_TEXT_SIZE];
-    char name[128];
-    printable(name, sizeof name, r->cn);
     serial_text(serial, X509_get0_serialNumber(r->cert));
     time_text(from, X509_get0_notBefore(r->cert));
     time_text(to, X509_get0_notAfter(r->cert));
@@ -311,7 +334,7 @@ static void print(const struct renewal *r, int json)
     if (json) {
         cJSON *o = cJSON_CreateObject();
         cJSON_AddStringToObject(o, "status", "OK");
-        cJSON_AddStringToObject(o, "mac", name);
+        cJSON_AddStringToObject(o, "mac", r->cn);
         cJSON_AddStringToObject(o, "serial", serial);
         cJSON_AddStringToObject(o, "not_before", from);
         cJSON_AddStringToObject(o, "not_after", to);
@@ -323,7 +346,7 @@ static void print(const struct renewal *r, int json)
         cJSON_Delete(o);
         return;
     }
-    printf("%s has its next certificate%s\n", name,
+    printf("%s has its next certificate%s\n", r->cn,
            r->finished_only ? " (of an earlier run, which was interrupted)" : "");
     printf("  folder  %s\n  serial  %s\n  valid   %s to %s\n  key     %s\n", r->folder, serial,
            from, to, r->new_key ? "a new one" : "the same");

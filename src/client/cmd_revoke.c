@@ -194,6 +194,11 @@ static int check_serial(const cJSON *answer, const struct selection *c, struct f
                 c->serial);
 }
 
+static void print_next(void)
+{
+    printf("  verifiers learn of it from the next CRL: signet crl --out FILE\n");
+}
+
 static int print_one(const cJSON *answer, const char *reason, struct failure *f)
 {
     const char *serial, *at, *said;
@@ -211,6 +216,7 @@ static int print_one(const cJSON *answer, const char *reason, struct failure *f)
                clean_at, clean_serial);
     else
         printf("%s is revoked since %s (%s)\n", clean_serial, clean_at, clean_reason);
+    print_next();
     return 0;
 }
 
@@ -233,6 +239,7 @@ static int print_several(const cJSON *answer, const char *reason, struct failure
                one);
     else
         printf("%.0f %s revoked now (%s)\n", count->valuedouble, one, reason);
+    print_next();
     return 0;
 }
 
@@ -246,10 +253,7 @@ static int print(const cJSON *answer, const struct selection *c, const char *rea
         return 0;
     }
     int one = cJSON_GetObjectItemCaseSensitive(answer, "serial") != NULL;
-    if (one ? print_one(answer, reason, f) : print_several(answer, reason, f))
-        return -1;
-    printf("  verifiers learn of it from the next CRL: signet crl --out FILE\n");
-    return 0;
+    return one ? print_one(answer, reason, f) : print_several(answer, reason, f);
 }
 
 /* ---- the commands ---- */

@@ -181,8 +181,13 @@ static int certify(const struct order *u, struct session *s, const struct option
     int rc = request_id_new(id, f);
     if (rc == 0)
         rc = obtain(&issued, s, &w, f);
-    if (rc == 0)
-        rc = save(o->out, &issued, f);
+    if (rc && u->key_made)
+        fail_add(f, "the key %s stays: the same command uses it", o->out_key);
+    if (rc == 0 && save(o->out, &issued, f)) {
+        char serial[SERIAL_TEXT_SIZE];
+        serial_text(serial, X509_get0_serialNumber(issued.cert));
+        rc = fail_add(f, "it was issued: signet show --serial %s --json gives it again", serial);
+    }
     if (rc == 0)
         print(u, issued.cert, s->settings.ca, o);
     issued_free(&issued);

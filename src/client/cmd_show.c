@@ -7,7 +7,7 @@
 
 #include "client/answer.h"
 #include "client/commands.h"
-#include "client/device_dir.h"
+#include "client/keys.h"
 #include "client/listing.h"
 #include "client/session.h"
 #include "client/when.h"
@@ -175,15 +175,13 @@ static int get(struct shown *w, struct session *s, cJSON **answer, struct failur
 static void print_key_and_digest(X509 *cert)
 {
     uint8_t digest[32];
-    char hex[65], group[32] = "";
+    char hex[65];
     EVP_PKEY *key = X509_get0_pubkey(cert);
     if (!key || cert_fingerprint(digest, cert))
         return;
     hex_encode(hex, (struct bytes){digest, sizeof digest});
-    EVP_PKEY_get_group_name(key, group, sizeof group, NULL);
-    printf("  key       %s %s%d bits\n  sha256    %s\n",
-           EVP_PKEY_get0_type_name(key) ? EVP_PKEY_get0_type_name(key) : "?", *group ? group : "",
-           EVP_PKEY_get_bits(key), hex);
+    const char *type = key_type_of(key);
+    printf("  key       %s\n  sha256    %s\n", type ? type : "of another kind", hex);
 }
 
 static void print_end(const struct shown *w)

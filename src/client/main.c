@@ -68,7 +68,7 @@ static const struct command commands[] = {
      "  signet server-cert --csr mqtt.csr --out mqtt.crt"},
     {"revoke", FOR_REVOKE, cmd_revoke,
      "--serial HEX | --certificate FILE | --mac MAC | --serials FILE |\n"
-     "                     --issued-by OPERATOR [--from TIME] [--to TIME]   [--reason REASON]",
+     "                     --issued-by OPERATOR [--from TIME] [--to TIME] [--reason REASON]",
      "revoke certificates, for good",
      "Revokes one certificate, all live ones of a board, those of a list (at most 1000), or all "
      "that an\n"
@@ -79,7 +79,8 @@ static const struct command commands[] = {
      "cessationOfOperation, privilegeWithdrawn, or certificateHold (as signet hold).",
      "  signet revoke --certificate devices/240ac4123456/device.crt --reason keyCompromise\n"
      "  signet revoke --mac 24:0a:c4:12:34:56 --reason cessationOfOperation\n"
-     "A lost laptop: look first, then revoke what was issued with it\n"
+     "A lost laptop: its operator (on the server), then what was issued with it; look first\n"
+     "  signetctl operator revoke --name kim@bench-2\n"
      "  signet list --operator kim@bench-2 --from 2026-11-20 --state issued\n"
      "  signet revoke --issued-by kim@bench-2 --from 2026-11-20 --reason keyCompromise"},
     {"hold", FOR_HOLD, cmd_hold, "--serial HEX | --certificate FILE | --mac MAC | --serials FILE",
@@ -95,7 +96,8 @@ static const struct command commands[] = {
      "  signet unhold --mac 24:0a:c4:12:34:56\n"
      "  signet list --state held --json | jq -r .serial | signet unhold --serials -"},
     {"list", FOR_LIST, cmd_list,
-     "[--mac MAC] [--state STATE] [--operator NAME] [--from TIME] [--to TIME] [--limit N]",
+     "[--mac MAC] [--state STATE] [--operator NAME] [--from TIME] [--to TIME]\n                   "
+     "[--limit N]",
      "list certificates",
      "Lists what the CA has issued, oldest first. STATE is issued, revoked, held, or orphan "
      "(never\n"

@@ -46,7 +46,7 @@ static const struct row rows[] = {
     {"serial", "HEX", AT(serial), REVOKING | FOR_SHOW, "the certificate, by its serial number", 0},
     {"certificate", "FILE", AT(certificate), REVOKING, "the certificate, by its file", 0},
     {"serials", "FILE", AT(serials), REVOKING,
-     "certificates, by a file with a serial a line; - reads it from standard input", 0},
+     "by a file with a serial number a line; -: standard input", 0},
     {"issued-by", "OPERATOR", AT(issued_by), FOR_REVOKE, "all that this operator had issued", 0},
     {"state", "STATE", AT(state), FOR_LIST, "issued, revoked, held or orphan", 0},
     {"operator", "NAME", AT(operator_name), FOR_LIST, "whom it was issued for", 0},

@@ -5,6 +5,7 @@ refuses is wrong on the wire."""
 
 import base64
 import contextlib
+import datetime
 import http.server
 import json
 import pathlib
@@ -168,12 +169,29 @@ class Honest:
                 "certificate": b64(pem), "chain": b64(self.ca.chain())}
 
     def revoke_cert(self, request):
+        if "serial" not in request:
+            return {"status": "OK", "operation": "revoke_cert", "count": 3,
+                    "reason": request["reason"]}
         return {"status": "OK", "operation": "revoke_cert", "serial": request["serial"],
                 "revoked_at": "2026-11-23T12:00:00Z", "reason": request["reason"]}
+
+    def renew_client_cert(self, request):
+        return {**self.req_client_cert(request), "operation": "renew_client_cert"}
+
+    def req_server_cert(self, request):
+        pem = self.ca.sign(base64.b64decode(request["csr"]), "server")
+        return {"status": "OK", "operation": "req_server_cert", "serial": serial_of(pem),
+                "certificate": b64(pem), "chain": b64(self.ca.chain())}
 
     def get_ca_chain(self, request):
         return {"status": "OK", "operation": "get_ca_chain",
                 "certificate": b64(self.ca.pem.read_bytes()), "chain": b64(self.ca.chain())}
+
+    def get_status(self, request):
+        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"status": "OK", "operation": "get_status", "ready": True, "version": "0.1.0",
+                "certificates": {}, "time": now, "problem": "",
+                "operator": {"name": "op@desk", "roles": "provisioner"}}
 
     def get_crl(self, request):
         return {"status": "OK", "operation": "get_crl", "crl": b64(self.ca.crl())}
@@ -194,6 +212,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer = answer
         self.bodies = []
+        self.headers = []  # of each request
         self.peers = []  # the client's certificate at each request, or None
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate, key)
@@ -226,6 +245,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         assert self.path == "/v1" and self.headers["Content-Type"] == "application/json"
         self.server.bodies.append(body)
+        self.server.headers.append(self.headers)
         self.server.peers.append(self.connection.getpeercert())
         result = self.server.answer(json.loads(body), len(self.server.bodies))
         if callable(result):  # does as it likes with the connection

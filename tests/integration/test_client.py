@@ -945,3 +945,564 @@ def test_crl_of_a_foreign_chain(client, serve, pki):
     assert_sentence(client.run("crl", "--out", client.dir / "crl.pem"), 6, server.url,
                     "pinned root")
     assert not (client.dir / "crl.pem").exists()
+
+
+# --- 429: a cap is reached ---
+
+def test_too_many_says_when(client, serve):
+    server = serve(lambda *_: refusal(429, "too_many", "the cap of certificates an hour is reached",
+                                      headers={"Retry-After": "1790"}))
+    began = time.monotonic()
+    done = client.provision(server.url)
+    assert_sentence(done, 4, server.url, "(too_many)", "in 30 min (at ")
+    assert len(server.bodies) == 1 and time.monotonic() - began < 9  # not waited for
+    assert_no_trace(client)
+
+
+# --- signed requests ---
+
+def verify_signature(tmp_path, server, number, certificate):
+    """openssl cms with the body as it was on the wire."""
+    header = server.headers[number].get_all("Signet-Signature")
+    assert len(header) == 1 and re.fullmatch(r"[A-Za-z0-9+/]+=*", header[0])
+    (tmp_path / "body").write_bytes(server.bodies[number])
+    (tmp_path / "cms").write_bytes(base64.b64decode(header[0]))
+    openssl("cms", "-verify", "-binary", "-inform", "DER", "-in", tmp_path / "cms", "-content",
+            tmp_path / "body", "-certfile", certificate, "-noverify", "-out", "/dev/null")
+    text = openssl("cms", "-cmsout", "-print", "-inform", "DER", "-in", tmp_path / "cms").decode()
+    assert "sha256" in text and "<ABSENT>" in text  # no content, no certificate
+    assert "CERTIFICATE" not in text and "issuer: CN=Test Issuing CA" in text
+    wrong = subprocess.run(["openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", tmp_path / "cms",
+                            "-content", "/etc/passwd", "-certfile", certificate, "-noverify"], capture_output=True)
+    assert wrong.returncode != 0
+
+
+@pytest.mark.parametrize("args", [
+    ["revoke", "--mac", MAC], ["hold", "--mac", MAC], ["unhold", "--mac", MAC],
+    ["revoke", "--issued-by", "kim", "--from", "2026-11-20", "--to", "2026-11-23"],
+    ["revoke", "--serials", "list"], ["server-cert", "--name", "127.0.0.1", "--out-key", "s.key",
+                                      "--out", "s.crt", "--key-type", "ec:p256"]])
+def test_signed(client, serve, pki, tmp_path, args):
+    (client.dir / "list").write_text("4f00\n4F:01\n")
+    server = serve()
+    done = client.run(*args, "--server", server.url)
+    assert done.code == 0, done.err
+    verify_signature(tmp_path, server, 0, pki.operator[1])
+    request = json.loads(server.bodies[0])
+    assert request["request_id"]
+    if "--issued-by" in args:
+        assert (request["from"], request["to"]) == ("2026-11-20T00:00:00Z", "2026-11-23T23:59:59Z")
+    if "--serials" in args:
+        assert request["serials"] == ["4f00", "4f01"]
+    if args[0] in ("hold", "unhold"):
+        assert request["reason"] == {"hold": "certificateHold", "unhold": "removeFromCRL"}[args[0]]
+
+
+def test_signed_with_an_rsa_key(client, serve, pki, tmp_path):
+    key = client.dir / "rsa.key"
+    openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", client.dir / "rsa.csr",
+            "-subj", "/CN=rsa@desk")
+    cert = client.dir / "rsa.pem"
+    cert.write_bytes(pki.ca.sign(client.dir / "rsa.csr"))
+    server = serve()
+    done = client.run("revoke", "--mac", MAC, "--server", server.url, "--cert", cert, "--key", key)
+    assert done.code == 0, done.err
+    verify_signature(tmp_path, server, 0, cert)
+
+
+def test_one_certificate_needs_no_signature(client, serve):
+    server = serve()
+    for args in (["revoke", "--serial", "4f"], ["hold", "--serial", "4f"], ["crl", "--out", "crl.pem"]):
+        assert client.run(*args, "--server", server.url).code == 0
+    assert all(h.get("Signet-Signature") is None for h in server.headers)
+
+
+def test_signed_request_is_sent_again_as_it_was(client, serve):
+    honest = Honest(None)
+
+    def answer(request, number):
+        if number == 1:
+            return refusal(503, "busy", "busy", "revoke_cert", headers={"Retry-After": "1"})
+        return honest(request, number)
+    server = serve(answer)
+    assert client.run("revoke", "--mac", MAC, "--server", server.url).code == 0
+    assert len(server.bodies) == 2 and server.bodies[0] == server.bodies[1]
+    assert server.headers[0]["Signet-Signature"] == server.headers[1]["Signet-Signature"]
+
+
+# --- revocation of several: what the server answers ---
+
+@pytest.mark.parametrize("answer, code, words", [
+    ({"count": 3}, 0, "3 certificates are revoked now"), ({"count": 1}, 0, "1 certificate is revoked now"),
+    ({"count": 0}, 0, "nothing has changed"), ({}, 6, "neither"), ({"count": "3"}, 6, "neither"),
+    ({"count": -1}, 6, "neither"), ({"serial": "4f"}, 6, "revoked_at")])
+def test_answer_of_several(client, serve, answer, code, words):
+    body = json.dumps({"status": "OK", "operation": "revoke_cert", "reason": "unspecified", **answer}).encode()
+    server = serve(lambda *_: (200, {}, body))
+    done = client.run("revoke", "--mac", MAC, "--server", server.url)
+    assert done.code == code and words in done.out + done.err, done.out + done.err
+
+
+# --- server-cert ---
+
+class OtherHost(Honest):
+    def req_server_cert(self, request):
+        pem = self.ca.sign(base64.b64decode(request["csr"]), "otherhost")
+        return {**super().req_server_cert(request), "serial": fake_server.serial_of(pem),
+                "certificate": fake_server.b64(pem)}
+
+
+class ClientCertificate(Honest):
+    def req_server_cert(self, request):
+        pem = self.ca.sign(base64.b64decode(request["csr"]), "client")
+        return {**super().req_server_cert(request), "serial": fake_server.serial_of(pem),
+                "certificate": fake_server.b64(pem)}
+
+
+@pytest.mark.parametrize("make, cause", [(OtherHost, "not for IP:127.0.0.1"), (ClientCertificate, "not for")])
+def test_server_cert_of_another(client, serve, pki, make, cause):
+    server = serve(make(pki.ca))
+    done = client.run("server-cert", "--name", "127.0.0.1", "--out-key", "s.key", "--out", "s.crt", "--server",
+                      server.url, "--key-type", "ec:p256")
+    assert_sentence(done, 6, server.url, cause, "nothing of it was saved")
+    assert not (client.dir / "s.crt").exists()
+
+
+def test_server_cert_asks_nothing_when_it_cannot_save(client, serve, pki):
+    server = serve()
+    (client.dir / "s.crt").write_text("mine")
+    args = ["server-cert", "--name", "127.0.0.1", "--out-key", "s.key", "--server", server.url, "--key-type", "ec:p256"]
+    assert_sentence(client.run(*args, "--out", "s.crt"), 5, "s.crt", "never overwritten")
+    assert_sentence(client.run(*args, "--out", "nowhere/s.crt"), 5, "nowhere")
+    assert server.bodies == [] and not (client.dir / "s.key").exists()
+
+
+# --- renew ---
+
+@pytest.fixture
+def renewing(device):
+    """A device with its certificate; state() is what must not change when a renewal fails."""
+    def state():
+        return {p.name: p.read_bytes() for p in device.final.iterdir() if p.is_file()}
+    device.state = state
+    device.pending_renewal = device.final / "renewal.pending"
+    return device
+
+
+def renew(client, server, *args, **kwargs):
+    return client.run("renew", client.final, "--server", server.url, *args, **kwargs)
+
+
+def test_renew_connects_as_the_device(renewing, serve, pki):
+    server = serve()
+    before = renewing.state()
+    assert renew(renewing, server).code == 0
+    assert server.peers[0]["subject"] == ((("commonName", MAC),),)
+    request = json.loads(server.bodies[0])
+    assert set(request) == {"operation", "csr", "request_id"} and request["operation"] == "renew_client_cert"
+    assert renewing.state()["device.key"] == before["device.key"]
+    assert not renewing.pending_renewal.exists()
+
+
+class Renewal(Honest):
+    """Renews; `change` says how wrongly."""
+
+    def __init__(self, ca, change):
+        super().__init__(ca)
+        self.change = change
+
+    def renew_client_cert(self, request):
+        return {**super().renew_client_cert(request), **self.change(self, request)}
+
+
+def answer_with(pem):
+    return {"serial": fake_server.serial_of(pem), "certificate": fake_server.b64(pem)}
+
+
+@pytest.mark.parametrize("change, cause", [
+    (lambda s, r: answer_with(s.ca.sign(CA.new_csr(s.ca.dir / "x.key", MAC))), "another key"),
+    (lambda s, r: answer_with(s.ca.sign(base64.b64decode(r["csr"]), subject="24:0a:c4:12:34:57")), "another MAC"),
+    (lambda s, r: answer_with(s.ca.sign(base64.b64decode(r["csr"]), "server")), "purpose"),
+    (lambda s, r: {"serial": "4f00"}, "serial"),
+    (lambda s, r: answer_with(s.old), "the certificate that was to be renewed"),
+    (lambda s, r: {"certificate": "AAAA"}, "not a certificate")])
+def test_renewal_that_is_wrong(renewing, serve, pki, change, cause):
+    before = renewing.state()
+    wrong = Renewal(pki.ca, change)
+    wrong.old = before["device.crt"]
+    server = serve(wrong)
+    assert_sentence(renew(renewing, server), 6, server.url, cause)
+    assert renewing.state() == before
+    wrong.change = lambda s, r: {}
+    assert renew(renewing, server).code == 0  # and the next one goes on
+    assert renewing.state()["device.crt"] != before["device.crt"]
+    assert not renewing.pending_renewal.exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--new-key"]])
+def test_renewal_lost_answer(renewing, serve, pki, more):
+    """The server did it, the client never heard: the next run asks the same and gets the same one."""
+    honest, before = Honest(pki.ca), renewing.state()
+    deaf = [True]
+
+    def answer(request, number):
+        result = honest(request, number)
+        return (lambda handler: handler.connection.close()) if deaf[0] else result
+    server = serve(answer)
+    assert_sentence(renew(renewing, server, *more, "--timeout", "1"), 3, "the same command goes on")
+    assert renewing.state() == before
+    deaf[0] = False
+    assert renew(renewing, server, *more).code == 0
+    assert len(set(server.bodies)) == 1 and len(honest.known) == 1
+    assert renewing.run("verify", renewing.final, "--offline").code == 0
+
+
+def test_renewal_resumed_for_another_key(renewing, serve, pki):
+    """--new-key is asked for because the old key is not to be used any more: no old request is resumed."""
+    server = serve(lambda *_: (200, {}, b"no"))
+    assert renew(renewing, server).code == 6
+    assert renew(renewing, server, "--new-key").code == 6
+    first, second = (json.loads(b)["csr"] for b in server.bodies)
+    assert first != second
+    key = renewing.pending_renewal / "device.key"
+    assert key.read_bytes() != renewing.state()["device.key"]
+
+
+@pytest.mark.parametrize("placed", range(5))
+@pytest.mark.parametrize("new_key", [False, True])
+def test_renewal_interrupted_while_it_is_put_in_place(renewing, serve, pki, placed, new_key):
+    """Whatever was in place already: the next run finishes it, without the server."""
+    server = serve()
+    before = renewing.state()
+    serial = fake_server.serial_of(before["device.crt"])[:8]
+    assert renew(renewing, server, *(["--new-key"] if new_key else [])).code == 0
+    after = renewing.state()
+    # back to the moment when `placed` of the steps were done
+    for name in renewing.final.iterdir():
+        name.unlink()
+    pending = renewing.pending_renewal
+    pending.mkdir()
+    for name, data in before.items():
+        (renewing.final / name).write_bytes(data)
+    (renewing.final / "device.key").chmod(0o600)
+    steps = ["device.crt." + serial, "chain.pem", "device.csr", "device.key"] if new_key else \
+        ["device.crt." + serial, "chain.pem", "device.csr"]
+    for name in ["chain.pem", "device.csr", "device.crt"] + (["device.key"] if new_key else []):
+        (pending / name).write_bytes(after[name])
+    for name in steps[:placed]:
+        (renewing.final / name).write_bytes(after[name])
+        if name == "device.key":
+            (renewing.final / f"device.key.{serial}").write_bytes(before["device.key"])
+        if name in ("chain.pem", "device.csr", "device.key"):
+            (pending / name).unlink()
+    done = renewing.run("renew", renewing.final, "--server", fake_server.closed_port())
+    assert done.code == 0, done.err
+    assert "of an earlier run" in done.out
+    assert renewing.state() == after and not pending.exists()
+
+
+def test_renewal_that_waits_is_verified_again(renewing, serve, pki):
+    before = renewing.state()
+    renewing.pending_renewal.mkdir()
+    stranger = pki.other_ca.sign(CA.new_csr(pki.other_ca.dir / "y.key", MAC))
+    (renewing.pending_renewal / "device.crt").write_bytes(stranger)
+    assert_sentence(renewing.run("renew", renewing.final), 6, "renewal.pending/device.crt")
+    assert renewing.state() == before
+
+
+def test_renewal_never_to_another_key(renewing, serve, pki):
+    """A certificate of this CA, for this MAC, for some other key, that waits: not taken."""
+    before = renewing.state()
+    renewing.pending_renewal.mkdir()
+    other = pki.ca.sign(CA.new_csr(pki.ca.dir / "z.key", MAC))
+    (renewing.pending_renewal / "device.crt").write_bytes(other)
+    (renewing.pending_renewal / "chain.pem").write_bytes(before["chain.pem"])
+    assert_sentence(renewing.run("renew", renewing.final), 6, "another key")
+    assert renewing.state() == before
+
+
+def test_renew_refused_leaves_nothing(renewing, serve):
+    before = renewing.state()
+    server = serve(lambda *_: refusal(401, "certificate_expired", "it has expired", "renew_client_cert"))
+    assert_sentence(renew(renewing, server), 4, "(certificate_expired)", f"signet provision --mac {MAC} --replace")
+    assert renewing.state() == before and not renewing.pending_renewal.exists()
+
+
+def test_renew_of_a_strange_folder(renewing, serve):
+    server = serve()
+    (renewing.final / "device.key").write_text("spoilt")
+    assert_sentence(renew(renewing, server), 5, "device.key")
+    assert server.bodies == [] and not renewing.pending_renewal.exists()
+
+
+# --- provision --replace ---
+
+def test_replace_moves_nothing_before_the_new_one_is_verified(device, serve, pki):
+    before = {p: (device.out / p).read_bytes() for p in device.files() if (device.out / p).is_file()}
+
+    def now():
+        return {p: (device.out / p).read_bytes() for p in device.files() if (device.out / p).is_file()
+                and not p.startswith(device.pending.name)}
+    server = serve(OtherSerial(pki.ca))
+    assert_sentence(device.provision(server.url, "--replace"), 6, "nothing of it was saved")
+    assert now() == before
+    server = serve(lambda *_: refusal(403, "role_refused", "not you"))
+    assert_sentence(device.provision(server.url, "--replace"), 4, "(role_refused)")
+    assert now() == before
+    server = serve()
+    assert device.provision(server.url, "--replace").code == 0
+    request = json.loads(server.bodies[0])
+    assert request["replace"] is True
+    aside = f"{NAME}.replaced-{fake_server.serial_of(before[NAME + '/device.crt'])[:8]}"
+    moved = {p.replace(NAME, aside, 1): data for p, data in before.items()}
+    assert {p: d for p, d in now().items() if p.startswith(aside)} == moved
+    assert device.run("verify", "--mac", MAC, "--server", server.url).code == 0
+
+
+def test_replace_goes_on_after_an_interruption(device, serve, pki):
+    """Cut between the two renames: the older folder is aside, the new one waits."""
+    server = serve()
+    assert device.provision(server.url, "--replace").code == 0
+    device.final.rename(device.pending)
+    assert device.provision(server.url, "--replace").code == 0
+    assert len(set(server.bodies)) == 1
+    assert len([p for p in device.out.iterdir()]) == 2
+
+
+def test_replace_is_another_request(client, serve, pki):
+    """An id belongs to one body: with --replace the same key's request has another."""
+    honest = Honest(pki.ca)
+
+    def answer(request, number):
+        if number == 1:
+            return 200, {}, b"no"
+        return honest(request, number)
+    server = serve(answer)
+    assert client.provision(server.url).code == 6
+    assert client.provision(server.url, "--replace").code == 0
+    first, second = map(json.loads, server.bodies)
+    assert first["csr"] == second["csr"] and first["request_id"] != second["request_id"]
+
+
+# --- list, show ---
+
+ROW = {"serial": "4f00", "state": "issued", "name": MAC, "profile": "device", "operator": "kim",
+       "not_before": "2026-11-23T12:00:00Z", "not_after": "2036-11-20T12:00:00Z",
+       "issued_at": "2026-11-23T12:00:00Z"}
+
+
+class Lister(Honest):
+    def __init__(self, ca, rows, step=2):
+        super().__init__(ca)
+        self.rows, self.step = rows, step
+
+    def list_certs(self, request):
+        at = int(request.get("after", "0"))
+        page = self.rows[at:at + min(self.step, request["limit"])]
+        more = at + len(page) < len(self.rows)
+        return {"status": "OK", "operation": "list_certs", "certificates": page,
+                **({"next": str(at + len(page))} if more else {})}
+
+
+def test_list_follows_pages_and_aligns(client, serve, pki):
+    rows = [{**ROW, "serial": f"{i:04x}", "operator": "k" * i} for i in range(1, 6)]
+    server = serve(Lister(pki.ca, rows))
+    done = client.run("list", "--server", server.url, "--json")
+    assert [json.loads(line) for line in done.out.splitlines()] == rows and len(server.bodies) == 3
+    done = client.run("list", "--server", server.url, "--limit", "3")
+    assert len(done.out.splitlines()) == 4 and "raise --limit" in done.err
+    assert [json.loads(b)["limit"] for b in server.bodies[3:]] == [3, 1]
+
+
+def test_list_shows_what_is_hostile_as_harmless(client, serve, pki):
+    row = {**ROW, "name": "\x1b[2J\n\x9b", "operator": None, "state": 7, "issued_at": None}
+    done = client.run("list", "--server", serve(Lister(pki.ca, [row])).url)
+    assert done.code == 0 and "\x1b" not in done.out and len(done.out.splitlines()) == 2
+    assert "?[2J?" in done.out
+
+
+@pytest.mark.parametrize("answer", [{"certificates": [], "next": "1"}, {"certificates": {}}, {},
+                                    {"certificates": [], "next": 1}, {"certificates": [], "next": "1" * 100}])
+def test_list_that_leads_nowhere(client, serve, answer):
+    body = json.dumps({"status": "OK", "operation": "list_certs", **answer}).encode()
+    server = serve(lambda *_: (200, {}, body))
+    assert_sentence(client.run("list", "--server", server.url), 6, server.url)
+    assert len(server.bodies) <= 2
+
+
+class Shower(Honest):
+    def __init__(self, ca, row, pem):
+        super().__init__(ca)
+        self.row, self.pem = row, pem
+
+    def get_cert(self, request):
+        return {"status": "OK", "operation": "get_cert", **self.row, "serial": request["serial"],
+                **({"certificate": fake_server.b64(self.pem)} if self.pem else {})}
+
+
+def test_show_says_what_to_do(client, serve, pki):
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 10 * 86400))
+    gone = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 10 * 86400 + 60))
+    _, cert = pki.ca.issue("24:0a:c4:00:00:02")
+    pem = cert.read_bytes()
+    for change, words in (({}, "Nothing to do"), ({"not_after": soon}, f"signet renew --mac {MAC}"),
+                          ({"not_after": gone}, "ended 10 days ago"), ({"not_after": gone}, "as long as the"),
+                          ({"state": "held", "reason": "certificateHold", "revoked_at": gone}, "signet unhold"),
+                          ({"state": "revoked", "reason": "superseded", "revoked_at": gone}, "signet provision"),
+                          ({"not_after": "9999-12-31T23:59:59Z"}, "without an end"),
+                          ({"name": "mqtt.example.org", "not_after": soon}, "have a new one issued")):
+        server = serve(Shower(pki.ca, {**ROW, **change}, pem))
+        done = client.run("show", cert, "--server", server.url)
+        assert done.code == 0 and words in done.out, (done.out, done.err)
+    orphan = {**ROW, "state": "orphan", "reason": "unspecified", "revoked_at": gone, "issued_at": None}
+    done = client.run("show", "--serial", "4f00", "--server", serve(Shower(pki.ca, orphan, None)).url)
+    assert done.code == 0 and "never handed out" in done.out
+
+
+def test_show_believes_only_the_ca(client, serve, pki):
+    _, mine = pki.ca.issue("24:0a:c4:00:00:03")
+    _, other = pki.ca.issue("24:0a:c4:00:00:04")
+    _, strange = pki.other_ca.issue("24:0a:c4:00:00:03")
+    server = serve(Shower(pki.ca, ROW, other.read_bytes()))
+    assert_sentence(client.run("show", mine, "--server", server.url), 6, "another certificate than")
+    server = serve(Shower(pki.ca, ROW, strange.read_bytes()))
+    assert_sentence(client.run("show", "--serial", fake_server.serial_of(strange.read_bytes()), "--server", server.url),
+                    6, "its CA has not signed")
+    server = serve(Shower(pki.ca, ROW, b"no"))
+    assert_sentence(client.run("show", mine, "--server", server.url), 6, "not a certificate")
+
+
+# --- doctor ---
+
+class Patient(Honest):
+    def __init__(self, ca, **change):
+        super().__init__(ca)
+        self.change = change
+
+    def get_status(self, request):
+        status = {**super().get_status(request), **self.change}
+        return {k: v for k, v in status.items() if v is not None}
+
+
+def utc(offset):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + offset))
+
+
+@pytest.mark.parametrize("change, check, result, code, words", [
+    ({}, "clock", "ok", 0, "as the server's"),
+    ({"time": utc(86400 * 400)}, "clock", "fail", 5, "behind the server"),
+    ({"time": utc(-86400)}, "clock", "fail", 5, "ahead of the server"),
+    ({"time": None}, "clock", "ok", 0, ""),  # by the Date header
+    ({"ready": False, "problem": "no signer"}, "ready", "fail", 4, "no signer"),
+    ({"ready": False}, "ready", "fail", 4, "signetctl status"),
+    ({"problem": "fewer signers\x1b[m"}, "ready", "warn", 0, "fewer signers?[m"),
+    ({"certificates": None}, "accepted", "fail", 4, "signetctl operator issue"),
+    ({"operator": None}, "accepted", "ok", 0, "takes the operator certificate")])
+def test_doctor(client, serve, pki, change, check, result, code, words):
+    done = client.run("doctor", "--json", "--server", serve(Patient(pki.ca, **change)).url)
+    lines = {}
+    for line in map(json.loads, done.out.splitlines()):
+        lines[line.get("check")] = line
+    assert done.code == code, done.out
+    assert lines[check]["result"] == result and words in lines[check]["message"], lines[check]
+    if code:
+        assert lines[None]["exit"] == code and lines[None]["status"] == "ERROR"
+        assert [c for c, line in lines.items() if line.get("result") == "fail"] == [check]
+
+
+def test_doctor_clock_a_minute_off(client, serve, pki):
+    class Slow(Honest):
+        def get_status(self, request):
+            return {**super().get_status(request), "time": utc(-60)}
+    done = client.run("doctor", "--server", serve(Slow(pki.ca)).url)
+    assert done.code == 0 and re.search(r"^warn  clock .*ahead of the server", done.out, re.M), done.out
+
+
+def test_doctor_crl(client, serve, pki):
+    class Old(Honest):
+        def get_crl(self, request):
+            return {**super().get_crl(request), "crl": fake_server.b64(pki.other_ca.crl())}
+    done = client.run("doctor", "--server", serve(Old(pki.ca)).url)
+    assert done.code == 6 and re.search(r"^FAIL  crl .*another CA", done.out, re.M)
+
+
+def test_doctor_expired_operator(client, serve, pki):
+    dates = ("-startdate", "20200101000000Z", "-enddate", "20210101000000Z")
+    key, cert = pki.ca.issue("late@desk", dates=dates)
+    done = client.run("doctor", "--server", serve().url, "--cert", cert, "--key", key)
+    assert done.code == 6 and re.search(r"^FAIL  operator .*expired on 2021", done.out, re.M)
+    near = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + 5 * 86400 + 3600))
+    key, cert = pki.ca.issue("soon@desk", dates=("-enddate", near))
+    done = client.run("doctor", "--server", serve().url, "--cert", cert, "--key", key)
+    assert done.code == 0 and re.search(r"^warn  operator .*5 days.*signetctl operator issue", done.out, re.M)
+
+
+# --- a terminal ---
+
+def on_a_terminal(client, *args):
+    """Exit code and all that a person would see on stderr."""
+    import pty
+    mine, theirs = pty.openpty()
+    run = subprocess.Popen(client.command(*args), stdout=subprocess.DEVNULL, stderr=theirs, env=client.env(),
+                           cwd=client.dir)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            more = os.read(mine, 4096)
+        except OSError:
+            break
+        seen += more
+    os.close(mine)
+    return run.wait(30), seen.decode()
+
+
+def test_progress_while_the_server_is_slow(client, serve, pki):
+    honest = Honest(pki.ca)
+
+    def answer(request, number):
+        time.sleep(2.5)
+        return honest(request, number)
+    server = serve(answer)
+    code, seen = on_a_terminal(client, "provision", "--mac", MAC, "--server", server.url)
+    assert code == 0
+    assert re.search(rf"\rsignet: waiting for {server.url} … [1-9] s", seen), repr(seen)
+    assert seen.endswith("\r\x1b[K") and "\n" not in seen  # nothing of it stays
+    done = client.run("provision", "--mac", "24:0a:c4:12:34:57", "--server", server.url)
+    assert (done.code, done.err) == (0, "")  # no terminal
+
+
+def test_no_progress_for_what_is_quick(client, serve, pki):
+    code, seen = on_a_terminal(client, "provision", "--mac", MAC, "--server", serve().url)
+    assert (code, seen) == (0, "")
+
+
+# --- help ---
+
+COMMANDS = ("init", "provision", "renew", "server-cert", "revoke", "hold", "unhold", "list", "show", "verify", "crl",
+            "doctor")
+
+
+def test_help_answers_what_one_asks_next(client):
+    """Each command is in the list, and its examples use options that it has."""
+    top = client.run("--help").out
+    options = {c: set(re.findall(r"^  (--[a-z-]+) ", client.run(c, "--help").out, re.M)) for c in COMMANDS}
+    texts = [top] + [client.run(c, "--help").out for c in COMMANDS]
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} ", top, re.M)
+        assert "Examples:" in client.run(command, "--help").out
+    for line in "\n".join(texts).splitlines():
+        if not re.match(r"  signet |.*\| signet ", line):
+            continue
+        for command, rest in re.findall(r"signet ([a-z-]+)((?: [^|]*)?)", line):
+            used = set(re.findall(r" (--[a-z-]+)", rest))
+            assert command == "COMMAND" or used <= options[command] | {"--help"}, line
+    assert all(len(line) <= 100 for text in texts for line in text.splitlines())
+
+
+def test_manual_names_every_option(client):
+    page = (REPO / "docs/man/signet.1").read_text().replace("\\-", "-")
+    for command in COMMANDS:
+        assert f".SS {command}\n" in page
+        for option in re.findall(r"^  (--[a-z-]+) ", client.run(command, "--help").out, re.M):
+            assert option in page, (command, option)
