@@ -412,6 +412,9 @@ DAMAGES = {
     "row: digest changed":
         (lambda b, c: sql(c, "UPDATE certificate SET tbs_sha256=zeroblob(32) WHERE serial=unhex(?)", b.issued),
          "store", "{issued} has other content than its row"),
+    "row: other digest":
+        (lambda b, c: sql(c, "UPDATE certificate SET der_sha256=zeroblob(32) WHERE serial=unhex(?)", b.issued),
+         "store", "{issued} is not the one of its digest"),
     "row gone":
         (lambda b, c: sql(c, "DELETE FROM certificate WHERE serial=unhex(?)", b.issued), "store",
          "{issued} is in the journal, but not in the store"),

@@ -106,6 +106,7 @@ static int look(struct store_tx *tx, void *arg)
     a->projected = (uint64_t)projected;
     if (audit_crl_read(a) || a->retry)
         return a->retry ? 0 : -1;
+    ctl_progress(a->c, "the database", 0, 0);
     return store_check(a->store, on_unsound, a) || audit_journal(a) || audit_certificates(a) ||
                    audit_crl_compare(a)
                ? -1

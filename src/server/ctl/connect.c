@@ -146,8 +146,10 @@ void ctl_progress(struct ctl *c, const char *what, uint64_t done, uint64_t total
     c->shown_ms = now;
     if (total)
         fprintf(stderr, "\r\033[K%s … %d %%", what, (int)(done * 100 / total));
-    else
+    else if (done)
         fprintf(stderr, "\r\033[K%s … %llu", what, (unsigned long long)done);
+    else
+        fprintf(stderr, "\r\033[K%s …", what);
     fflush(stderr);
 }
 

@@ -47,8 +47,8 @@ int ctl_expect(struct ctl *c, enum msg_type type, void *body);
 int ctl_exchange(struct ctl *c, enum msg_type type, const void *body, enum msg_type answer,
                  void *fields);
 
-/* "what … 40 %" on a terminal, some ten times a second; total 0: how many so far. Drawn over by
- * the next, taken away by ctl_progress_end(). */
+/* "what … 40 %" on a terminal, some ten times a second; total 0: how many so far, or just
+ * the dots. Drawn over by the next, taken away by ctl_progress_end(). */
 void ctl_progress(struct ctl *c, const char *what, uint64_t done, uint64_t total);
 void ctl_progress_end(struct ctl *c);
 
