@@ -21,7 +21,8 @@ struct shown {
     char name[80], state[16], profile[80], operator_name[80], reason[48];
     char not_before[TIME_TEXT_SIZE], not_after[TIME_TEXT_SIZE], issued_at[TIME_TEXT_SIZE],
         revoked_at[TIME_TEXT_SIZE];
-    int64_t days; /* until not_after */
+    int expired;
+    int64_t days; /* until not_after, or negative since then */
     X509 *cert;   /* NULL: the server has none (an orphan) */
     int older;    /* how many others this MAC has */
 };
@@ -153,7 +154,8 @@ static void take_texts(struct shown *w, const cJSON *answer)
     row_text(w->issued_at, sizeof w->issued_at, answer, "issued_at");
     row_text(w->revoked_at, sizeof w->revoked_at, answer, "revoked_at");
     int64_t end = when_seconds(w->not_after), left = end - (int64_t)time(NULL);
-    w->days = left >= 0 ? left / 86400 : -((-left + 86399) / 86400);
+    w->expired = left <= 0;
+    w->days = left / 86400;
 }
 
 static int get(struct shown *w, struct session *s, cJSON **answer, struct failure *f)
@@ -187,7 +189,7 @@ static void print_key_and_digest(X509 *cert)
 static void print_end(const struct shown *w)
 {
     printf("  valid     %s to %s", w->not_before, w->not_after);
-    if (w->days < 0)
+    if (w->expired)
         printf(" (ended %lld days ago)\n", (long long)-w->days);
     else if (strncmp(w->not_after, "9999", 4) == 0)
         printf(" (without an end)\n");
@@ -203,14 +205,14 @@ static void advise_live(const struct shown *w)
     if (w->days >= SOON_DAYS)
         printf("Nothing to do. Out of use: signet revoke --serial %s (or hold, for now)\n",
                w->serial);
-    else if (device && w->days < 0)
+    else if (device && w->expired)
         printf("It has expired. On the machine with its folder: signet renew --mac %s, as long as "
                "the\nprofile allows it; else signet provision --mac %s\n",
                w->name, w->name);
     else if (device)
         printf("It ends soon. On the machine with its folder: signet renew --mac %s\n", w->name);
     else
-        printf("It %s: have a new one issued\n", w->days < 0 ? "has expired" : "ends soon");
+        printf("It %s: have a new one issued\n", w->expired ? "has expired" : "ends soon");
 }
 
 static void advise(const struct shown *w)
@@ -241,7 +243,7 @@ static void print(const struct shown *w)
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (strcmp(w->state, words[i][0]) == 0)
             is = words[i][1];
-    if (strcmp(w->state, "issued") == 0 && w->days < 0)
+    if (strcmp(w->state, "issued") == 0 && w->expired)
         is = "has expired";
     printf("the certificate of %s %s\n", w->name, is);
     printf("  serial    %s\n  state     %s\n  profile   %s\n", w->serial, w->state, w->profile);

@@ -35,6 +35,7 @@ copy_extensions = none
 crl_extensions = crl
 [any]
 commonName = supplied
+organizationName = optional
 [crl]
 authorityKeyIdentifier = keyid
 [root]

@@ -4,6 +4,7 @@ Each failure must have its exit code, one sentence that names address or path an
 nothing behind that looks like a device's folder."""
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -1122,6 +1123,7 @@ def answer_with(pem):
 @pytest.mark.parametrize("change, cause", [
     (lambda s, r: answer_with(s.ca.sign(CA.new_csr(s.ca.dir / "x.key", MAC))), "another key"),
     (lambda s, r: answer_with(s.ca.sign(base64.b64decode(r["csr"]), subject="24:0a:c4:12:34:57")), "another MAC"),
+    (lambda s, r: answer_with(s.ca.sign(base64.b64decode(r["csr"]), subject=f"{MAC}/O=x")), "subject"),
     (lambda s, r: answer_with(s.ca.sign(base64.b64decode(r["csr"]), "server")), "purpose"),
     (lambda s, r: {"serial": "4f00"}, "serial"),
     (lambda s, r: answer_with(s.old), "the certificate that was to be renewed"),
@@ -1219,6 +1221,24 @@ def test_renewal_never_to_another_key(renewing, serve, pki):
     (renewing.pending_renewal / "chain.pem").write_bytes(before["chain.pem"])
     assert_sentence(renewing.run("renew", renewing.final), 6, "another key")
     assert renewing.state() == before
+
+
+def test_renewal_never_to_another_mac(renewing, serve, pki):
+    before = renewing.state()
+    renewing.pending_renewal.mkdir()
+    other = pki.ca.sign(renewing.final / "device.csr", subject="24:0a:c4:12:34:57")
+    (renewing.pending_renewal / "device.crt").write_bytes(other)
+    assert_sentence(renewing.run("renew", renewing.final), 6, "another MAC")
+    assert renewing.state() == before
+
+
+def test_renew_one_at_a_time(renewing, serve):
+    server = serve()
+    folder = os.open(renewing.final, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert_sentence(renew(renewing, server), 5, "another signet is at work")
+    os.close(folder)
+    assert server.bodies == [] and renew(renewing, server).code == 0
 
 
 def test_renew_refused_leaves_nothing(renewing, serve):
@@ -1342,7 +1362,7 @@ class Shower(Honest):
 
 def test_show_says_what_to_do(client, serve, pki):
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 10 * 86400))
-    gone = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 10 * 86400 + 60))
+    gone = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 10 * 86400 - 60))
     _, cert = pki.ca.issue("24:0a:c4:00:00:02")
     pem = cert.read_bytes()
     for change, words in (({}, "Nothing to do"), ({"not_after": soon}, f"signet renew --mac {MAC}"),
@@ -1368,6 +1388,12 @@ def test_show_believes_only_the_ca(client, serve, pki):
     server = serve(Shower(pki.ca, ROW, strange.read_bytes()))
     assert_sentence(client.run("show", "--serial", fake_server.serial_of(strange.read_bytes()), "--server", server.url),
                     6, "its CA has not signed")
+    twin = client.dir / "twin.pem"  # its serial, by a CA that has the same name
+    twin.write_bytes(openssl("x509", "-req", "-in", CA.new_csr(client.dir / "twin.key", "twin"), "-CA", pki.ca.pem, "-CAkey",
+                             pki.ca.dir / "ca.key", "-set_serial", "0x" + fake_server.serial_of(mine.read_bytes())))
+    server = serve(Shower(pki.ca, ROW, mine.read_bytes()))
+    assert client.run("show", mine, "--server", server.url).code == 0
+    assert_sentence(client.run("show", twin, "--server", server.url), 6, "not the one that this CA issued")
     server = serve(Shower(pki.ca, ROW, b"no"))
     assert_sentence(client.run("show", mine, "--server", server.url), 6, "not a certificate")
 

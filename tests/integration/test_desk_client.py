@@ -28,6 +28,20 @@ keyUsage         = critical, digitalSignature
 extendedKeyUsage = serverAuth
 subjectAltName   = {names}
 """
+SHORT_PROFILE = """
+[profile %s]
+operations       = req_client_cert, renew_client_cert
+roles            = provisioner
+keys             = ec:p256
+name             = mac
+subject          = CN={name}
+not_before       = -5m
+not_after        = +4s
+%s
+basicConstraints = critical, CA:FALSE
+keyUsage         = critical, digitalSignature
+extendedKeyUsage = clientAuth
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +50,7 @@ def desk(tmp_path_factory):
     where = tmp_path_factory.mktemp("desk")
     with Site(Kit(where / "kit"), where / "site") as site:
         with open(site.conf, "a") as f:
-            f.write(SERVER_PROFILE)
+            f.write(SERVER_PROFILE + SHORT_PROFILE % ("short", "renew_expired = 30d") + SHORT_PROFILE % ("shortest", ""))
         site.start()
         site.client(roles="provisioner,revoker,admin")
         yield site
@@ -202,6 +216,24 @@ def test_renew_needs_no_operator(d):
     conf = d.dir / "device.conf"
     conf.write_text(f"[client]\nserver = https://127.0.0.1:{d.site.port}\nca = {d.site.root}\n")
     d.run("renew", d.folder, config=conf)
+
+
+def test_renew_expired(d):
+    """For as long as the profile says; after that it says what to do."""
+    for profile in ("short", "shortest"):
+        d.mac = mac(next(Desk.numbers))
+        d.folder = d.out / d.mac.replace(":", "")
+        d.provision("--profile", profile)
+        cert = d.folder / "device.crt"
+        wait_for(lambda: run("openssl", "x509", "-in", cert, "-noout", "-checkend", "0", code=None).returncode == 1,
+                 "the certificate expires")
+        if profile == "short":
+            assert "It has expired" in d.run("show", cert).stdout
+            first = d.serial()
+            d.run("renew", d.folder)
+            assert d.serial() != first
+        else:
+            assert "--replace" in d.refused("certificate_expired", "renew", d.folder)
 
 
 def test_renew_refused(d):
