@@ -132,6 +132,15 @@ static int read_last(struct store_tx *tx, void *arg)
     return tx_last_event_time(tx, &c->last_seen) < 0 ? -1 : 0;
 }
 
+/* The CA's certificate is the first event of all. */
+static void not_before_the_issuer(struct clock_watch *c)
+{
+    struct tm tm;
+    const X509 *x = issuer_certificate(c->a->issuer);
+    if (ASN1_TIME_to_tm(X509_get0_notBefore(x), &tm) == 1 && timegm(&tm) > c->last_seen)
+        c->last_seen = timegm(&tm);
+}
+
 int clock_open(struct clock_watch **out, struct authority *a, struct err *err)
 {
     struct clock_watch *c = calloc(1, sizeof *c);
@@ -145,6 +154,7 @@ int clock_open(struct clock_watch **out, struct authority *a, struct err *err)
         clock_close(c);
         return err_set(err, ERR_storage_unavailable, "the store cannot be read");
     }
+    not_before_the_issuer(c);
     look(c);
     *out = c;
     return 0;
