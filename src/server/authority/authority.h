@@ -33,7 +33,7 @@ struct authority {
     int64_t started_at;
     uint8_t token_fault; /* what the supervisor last said of the token */
     char token_detail[512];
-    int stopping;
+    int stopping, custody_journaled;
 };
 
 /* A peer that asks (a front, or signetctl), kept as long as an answer to it is open. */

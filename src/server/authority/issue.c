@@ -317,9 +317,8 @@ static int check_bytes(struct issuance *s, const struct profile *p)
 {
     struct key_info info;
     int listens = s->req.origin == ISSUE_FOR_LISTENER; /* its names are the configuration's own */
-    return profile_check_name(p, s->name, &s->err) ||
-                   (s->sans && !listens &&
-                    profile_check_names(p, (const char *const *)s->sans, &s->err)) ||
+    return (s->sans && !listens && profile_check_names(p, (const char *const *)s->sans, &s->err)) ||
+                   profile_check_name(p, s->name, &s->err) ||
                    key_check(buf_view(&s->spki), profile_keys(p), &info, &s->err)
                ? -1
                : 0;

@@ -207,13 +207,14 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
     (void)socket, (void)what;
     struct listener *l = arg;
     int64_t now = now_seconds(), half = l->not_before + (l->not_after - l->not_before) / 2;
+    if (clock_problem(l->a->clock))
+        return;
     if (l->certificate.len && now >= l->not_after) {
         log_error("the listener's certificate has expired; no new one could be made");
         buf_free(&l->certificate);
     }
     if (l->busy || l->a->stopping || (l->certificate.len && now < half) ||
-        now < l->not_again_before || signers_usable(l->a->signers, NULL) ||
-        clock_problem(l->a->clock))
+        now < l->not_again_before || signers_usable(l->a->signers, NULL))
         return;
     ask(l);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -26,6 +27,7 @@ struct publishing {
     struct authority *a;
     enum phase phase;
     int wanted;
+    /* in seconds of a clock that nobody sets */
     int64_t not_before; /* after a failure: no new try until then */
     int64_t phase_since;
     int failures;
@@ -39,10 +41,17 @@ struct publishing {
 #define CALL_DEADLINE 30   /* seconds for a publisher to appear */
 #define BUILD_DEADLINE 900 /* for it to be done */
 
+static int64_t monotonic_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec;
+}
+
 static void enter(struct publishing *p, enum phase phase)
 {
     p->phase = phase;
-    p->phase_since = now_seconds();
+    p->phase_since = monotonic_seconds();
 }
 
 static void give_up(struct publishing *p, const char *why)
@@ -54,7 +63,7 @@ static void give_up(struct publishing *p, const char *why)
     enter(p, IDLE);
     p->wanted = 1;
     p->failures++;
-    p->not_before = now_seconds() + (p->failures < 6 ? 1 << p->failures : 60);
+    p->not_before = monotonic_seconds() + (p->failures < 6 ? 1 << p->failures : 60);
     snprintf(p->problem, sizeof p->problem, "the CRL could not be made: %s", why);
     log_error("%s; it is tried again", p->problem);
 }
@@ -95,7 +104,7 @@ static void after_number(int durable, void *arg)
 static void begin(struct publishing *p)
 {
     struct err err;
-    if (now_seconds() < p->not_before)
+    if (monotonic_seconds() < p->not_before)
         return;
     if (clock_usable(p->a->clock, &err)) {
         snprintf(p->problem, sizeof p->problem, "the CRL waits for the clock");
@@ -288,7 +297,7 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
 {
     (void)socket, (void)what;
     struct publishing *p = arg;
-    int64_t in_phase = now_seconds() - p->phase_since;
+    int64_t in_phase = monotonic_seconds() - p->phase_since;
     if (p->a->stopping)
         return;
     if (p->phase == IDLE && (p->wanted || is_due(p)))

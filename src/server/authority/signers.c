@@ -41,6 +41,7 @@ struct signers {
     uint64_t next_id;
     unsigned last_answered; /* the signer whose signature is being looked at */
     char custody[512], token[256];
+    unsigned custody_missing;
 };
 
 #define MAX_TRIES 2
@@ -151,6 +152,7 @@ static void on_hello(struct signer *s, const struct msg_signer_hello *m)
     s->ready = 1;
     snprintf(all->token, sizeof all->token, "%s", m->token);
     unsigned missing = CUSTODY_ALL & ~m->custody;
+    all->custody_missing = missing;
     if (missing)
         snprintf(all->custody, sizeof all->custody, "exception in force (missing bits %#x): %s",
                  missing, all->a->config->custody_exception);
@@ -333,6 +335,11 @@ size_t signers_waiting(const struct signers *all)
 const char *signers_custody(const struct signers *all)
 {
     return all->custody;
+}
+
+unsigned signers_custody_missing(const struct signers *all)
+{
+    return all->custody_missing;
 }
 
 const char *signers_token(const struct signers *all)
