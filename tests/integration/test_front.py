@@ -792,6 +792,22 @@ def test_drain(pki):
     front.stop()
 
 
+def test_retired_it_still_answers_what_it_has(pki):
+    """SIGUSR1: others take what is new; a connection that it had gets one more answer, and its end."""
+    front = Front(pki)
+    with front.connect() as kept, front.connect() as fresh:
+        kept.sendall(http())
+        assert read_answer(kept).status == 200
+        front.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.3)
+        for s in (kept, fresh):
+            s.sendall(http())
+            answer = read_answer(s)
+            assert answer.status == 200 and answer.headers["connection"] == "close" and answer.closed
+        front.process.wait(timeout=10)
+    front.stop()
+
+
 def test_drain_with_nothing_in_flight_is_quick(pki):
     front = Front(pki)
     with front.connect():

@@ -31,7 +31,7 @@ struct http {
     void *arg;
     unsigned in_flight;
     unsigned refused; /* in this second */
-    int draining;
+    int retiring, draining;
 };
 
 /* Its life is the request's: from on_request() until on_complete(), when the answer is written, or
@@ -264,7 +264,7 @@ static void on_tick(evutil_socket_t socket, short what, void *arg)
         log_info("%u more refusals in this second", h->refused - LOG_LINES);
     h->refused = 0;
     arrivals_check(h->arrivals);
-    if (h->listener && !h->draining)
+    if (h->listener && !h->retiring)
         evconnlistener_enable(h->listener);
 }
 
@@ -323,11 +323,17 @@ int http_accept(struct http *h, int socket, struct err *err)
     return 0;
 }
 
-void http_drain(struct http *h)
+void http_retire(struct http *h)
 {
-    h->draining = 1;
+    h->retiring = 1;
     if (h->listener)
         evconnlistener_disable(h->listener);
+}
+
+void http_drain(struct http *h)
+{
+    http_retire(h);
+    h->draining = 1;
     if (h->in_flight == 0)
         event_active(h->drained, 0, 0);
 }
@@ -426,7 +432,7 @@ static void send_answer(struct exchange *x, int status, struct evbuffer *body)
 {
     x->answered = 1;
     x->forget = NULL;
-    if (x->http->draining)
+    if (x->http->retiring)
         exchange_add_header(x, "Connection", "close");
     if (x->req->type == EVHTTP_REQ_CONNECT) /* evhttp would keep it open for a tunnel */
         x->req->type = EVHTTP_REQ_TRACE;

@@ -30,7 +30,9 @@ struct http *http_new(struct event_base *base, const struct tls *tls,
     __attribute__((warn_unused_result));
 /* Takes the listening socket and accepts from now on. */
 int http_accept(struct http *h, int socket, struct err *err) __attribute__((warn_unused_result));
-/* No new connections; new requests are answered 503 draining; on_drained comes from the loop. */
+/* No new connections; what comes on the old ones is answered, and closes them. */
+void http_retire(struct http *h);
+/* The same, but new requests are answered 503 draining; on_drained comes from the loop. */
 void http_drain(struct http *h);
 unsigned http_in_flight(const struct http *h);
 void http_free(struct http *h); /* NULL is fine */

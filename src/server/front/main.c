@@ -12,7 +12,9 @@
  * 5 authority (SEQPACKET; its end too), 6 listening socket for HTTPS, 7 for plain HTTP (optional).
  *
  * It serves from when the authority has sent the listener's certificate and the CA chain. SIGTERM:
- * requests in flight are answered, new ones are refused with 503, and it ends.
+ * requests in flight are answered, new ones are refused with 503, and it ends. SIGUSR1: others have
+ * taken over; for a moment it still answers what comes on the connections that it has, then the
+ * same.
  */
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -32,12 +34,13 @@
 
 enum { FD_SUPERVISOR = 3, FD_CONFIG, FD_AUTHORITY, FD_HTTPS, FD_HTTP };
 
+#define RETIRE_SECONDS 2
 #define DRAIN_SECONDS 15
 #define CONNECTIONS_MAX 4096
 
 struct front {
     struct event_base *base;
-    struct event *terminate;
+    struct event *terminate, *retire, *retired;
     struct channel *supervisor;
     struct tls *tls;
     struct http *https, *http; /* http NULL: there is no plain port */
@@ -174,6 +177,19 @@ static void on_terminate(evutil_socket_t signal_number, short what, void *arg)
     event_base_loopexit(f->base, &most);
 }
 
+/* A connection may be accepted and its request not there yet; its client does not know of any
+ * configuration. */
+static void on_retire(evutil_socket_t signal_number, short what, void *arg)
+{
+    (void)signal_number, (void)what;
+    struct front *f = arg;
+    const struct timeval moment = {RETIRE_SECONDS, 0};
+    http_retire(f->https);
+    if (f->http)
+        http_retire(f->http);
+    event_add(f->retired, &moment);
+}
+
 /* ---- start and end ---- */
 
 /* One connection is one descriptor and up to 50 KB. */
@@ -215,7 +231,10 @@ static int build(struct front *f)
         channel_new(f->base, FD_SUPERVISOR, PROC_FRONT, PROC_SUPERVISOR, &supervisor_handlers, f);
     f->service.authority = authority_new(f->base, FD_AUTHORITY, &authority_handlers, f);
     f->terminate = evsignal_new(f->base, SIGTERM, on_terminate, f);
-    return f->supervisor && f->service.authority && f->terminate && !event_add(f->terminate, NULL)
+    f->retire = evsignal_new(f->base, SIGUSR1, on_retire, f);
+    f->retired = evtimer_new(f->base, on_terminate, f);
+    return f->supervisor && f->service.authority && f->terminate && f->retire && f->retired &&
+                   !event_add(f->terminate, NULL) && !event_add(f->retire, NULL)
                ? 0
                : -1;
 }
@@ -229,8 +248,10 @@ static void take_down(struct front *f)
     documents_free(f->service.documents);
     service_clear(&f->service);
     tls_free(f->tls);
-    if (f->terminate)
-        event_free(f->terminate);
+    struct event *events[] = {f->terminate, f->retire, f->retired};
+    for (size_t i = 0; i < sizeof events / sizeof *events; i++)
+        if (events[i])
+            event_free(events[i]);
     if (f->base)
         event_base_free(f->base);
 }

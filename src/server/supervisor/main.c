@@ -148,7 +148,7 @@ static void retire_old_fronts(struct supervisor *s)
     struct child *c;
     LIST_FOREACH (c, &s->children, next)
         if (c->retiring)
-            child_signal(c, SIGTERM);
+            child_signal(c, SIGUSR1);
 }
 
 /* ---- stopping: fronts first, so that what they took is answered; then the authority ---- */
