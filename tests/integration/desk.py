@@ -1,14 +1,19 @@
 """What the tests of the desk share: requests as raw bytes, signed requests, and "nothing was signed"."""
 
 import base64
+import calendar
 import contextlib
+import hashlib
 import json
+import re
 import socket
 import ssl
 import subprocess
 
+from cryptography import x509
+
 from front_harness import read_answer
-from signet_site import Key, Operator, mac, wait_for
+from signet_site import HELD, ISSUED, ORPHAN, REVOKED, Key, Operator, anchor_of, mac, serial_of, wait_for
 
 MACS = iter(range(1, 1 << 20))
 
@@ -129,6 +134,61 @@ def reload(site):
     wait_for(lambda: site.log().count("the new configuration is in force") > before, "the configuration is taken")
     wait_for(lambda: not set(site.roles().get("front", [])) & set(old), "the old fronts end")
     site.wait_ready()
+
+
+LIFE = re.compile(r"intent (orphan |issued (held unheld )*(held )?(revoked )?)$")
+STATE_AFTER = {"orphan": ORPHAN, "issued": ISSUED, "unheld": ISSUED, "held": HELD, "revoked": REVOKED}
+
+
+def check_books(site, received=(), with_crl=True):
+    """Site.check_books() where certificates were put on hold: store, journal, files and CRL agree with each other.
+    {serial: (state, reason, time, name, profile)} of all."""
+    lives, last = {}, {}
+    for text in site.check_journal():
+        kind, *fields = text.split(" ")
+        fields = dict(f.split("=", 1) for f in fields)
+        if "serial" in fields:
+            lives.setdefault(fields["serial"], []).append(kind)
+            last[fields["serial"]] = fields
+    rows = {row[0]: row[1:] for row in site.query("SELECT lower(hex(serial)), state, reason, revoked_at, name, profile, "
+                                                  "der, der_sha256 FROM certificate")}
+    assert set(lives) == set(rows)
+    for serial, (state, reason, at, name, profile_name, der, digest) in rows.items():
+        kinds = lives[serial]
+        assert LIFE.match(" ".join(kinds) + " ") and STATE_AFTER[kinds[-1]] == state, (serial, state, kinds)
+        assert last[serial]["name"] == name and (at is None) == (reason is None) == (state == ISSUED)
+        file = site.state / "certs" / serial[:2] / serial[2:4] / f"{serial}.pem"
+        if state == ORPHAN:
+            assert der is None and not file.exists()
+        else:
+            assert hashlib.sha256(der).digest() == digest and file.read_text() == ssl.DER_cert_to_PEM_cert(der)
+    assert len(list((site.state / "certs").rglob("*.pem"))) == sum(r[0] != ORPHAN for r in rows.values())
+    for pem in received:
+        row = rows[serial_of(x509.load_pem_x509_certificate(pem))]
+        assert ssl.PEM_cert_to_DER_cert(pem.decode()) == row[5]
+    if with_crl:
+        check_crl(site, {serial: row[1:3] for serial, row in rows.items() if row[0] != ISSUED})
+    return {serial: row[:5] for serial, row in rows.items()}
+
+
+REASONS = {0: None, 1: "keyCompromise", 2: "cACompromise", 3: "affiliationChanged", 4: "superseded",
+           5: "cessationOfOperation", 6: "certificateHold", 9: "privilegeWithdrawn"}
+
+
+def check_crl(site, expected):
+    """The CRL, once it anchors every event about a certificate, lists exactly {serial: (reason, time)}."""
+    (last,) = site.query("SELECT max(seq) FROM journal WHERE line LIKE '% revoked serial=%' OR line LIKE "
+                         "'% orphan serial=%' OR line LIKE '% held serial=%' OR line LIKE '% unheld serial=%'")[0]
+
+    def fresh():
+        status, der = site.get("/crl")
+        found = x509.load_der_x509_crl(der) if status == 200 else None
+        return found if found is not None and anchor_of(found)[0] >= (last or 0) else None
+    listed = {}
+    for entry in wait_for(fresh, "a CRL with all of it"):
+        reason = [e.value.reason.value for e in entry.extensions if isinstance(e.value, x509.CRLReason)]
+        listed[f"{entry.serial_number:032x}"] = (reason[0] if reason else None, calendar.timegm(entry.revocation_date.timetuple()))
+    assert listed == {serial: (REASONS[reason], at) for serial, (reason, at) in expected.items()}
 
 
 def device(site, name, pem, key):
