@@ -331,7 +331,7 @@ def rewrite_journal(copy, number):
         for seq, line in db.execute("SELECT seq, line FROM journal ORDER BY seq").fetchall():
             text = line.rsplit(" ", 1)[0]
             if seq == number:
-                text = text.replace("T", "T", 1) + "x"
+                text += "x"
             head = hashlib.sha256(head + text.encode()).digest()
             lines.append(f"{text} {head.hex()}\n")
             db.execute("UPDATE journal SET line = ?, hash = ? WHERE seq = ?", (lines[-1][:-1], head, seq))
@@ -351,7 +351,7 @@ def flip(path, at):
 
 DAMAGES = {
     "journal.log edited":
-        (lambda b, c: edit_log(c, lambda l: l[:4] + [l[4].replace("serial=", "serial=0")] + l[5:]),
+        (lambda b, c: edit_log(c, lambda l: l[:4] + [l[4].replace("Z ", "Z x")] + l[5:]),
          "journal", "journal.log line 5"),
     "journal.log line gone":
         (lambda b, c: edit_log(c, lambda l: l[:4] + l[5:]), "journal", "journal.log line 5"),
@@ -360,11 +360,11 @@ DAMAGES = {
     "journal.log gone":
         (lambda b, c: (c.state / "journal.log").unlink(), "journal", "journal.log: No such file"),
     "event changed":
-        (lambda b, c: sql(c, "UPDATE journal SET line = replace(line, 'name=', 'name=x') WHERE seq = 6"),
+        (lambda b, c: sql(c, "UPDATE journal SET line = replace(line, 'Z ', 'Z x') WHERE seq = 6"),
          "journal", "event 6 in the store is not what its hash was made of"),
     "event and line changed alike":
-        (lambda b, c: (sql(c, "UPDATE journal SET line = replace(line, 'name=', 'name=x') WHERE seq = 6"),
-                       edit_log(c, lambda l: l[:5] + [l[5].replace("name=", "name=x")] + l[6:])),
+        (lambda b, c: (sql(c, "UPDATE journal SET line = replace(line, 'Z ', 'Z x') WHERE seq = 6"),
+                       edit_log(c, lambda l: l[:5] + [l[5].replace("Z ", "Z x")] + l[6:])),
          "journal", "event 6 in the store is not what its hash was made of"),
     "hash changed":
         (lambda b, c: sql(c, "UPDATE journal SET hash = zeroblob(32) WHERE seq = 6"), "journal",
@@ -415,6 +415,14 @@ DAMAGES = {
     "row: other digest":
         (lambda b, c: sql(c, "UPDATE certificate SET der_sha256=zeroblob(32) WHERE serial=unhex(?)", b.issued),
          "store", "{issued} is not the one of its digest"),
+    "row: certificate gone":
+        (lambda b, c: sql(c, "UPDATE certificate SET der=NULL, der_sha256=NULL WHERE serial=unhex(?)", b.issued),
+         "store", "{issued} is not the one that the journal names"),
+    "row: another good certificate":
+        (lambda b, c: sql(c, "UPDATE certificate SET (der,der_sha256,tbs_sha256,spki_sha256,not_before,not_after) = "
+                             "(SELECT der,der_sha256,tbs_sha256,spki_sha256,not_before,not_after FROM certificate "
+                             "WHERE serial=unhex(?)) WHERE serial=unhex(?)", b.other, b.issued),
+         "store", "{issued} has other content than its row"),
     "row gone":
         (lambda b, c: sql(c, "DELETE FROM certificate WHERE serial=unhex(?)", b.issued), "store",
          "{issued} is in the journal, but not in the store"),
@@ -726,6 +734,8 @@ def test_restore_refusals(restorable, tmp_path):
     (site.state / "journal.log").unlink()
     refused("certs is there", *crl)
     shutil.rmtree(site.state / "certs")
+    refused("crl.der is there", *crl)  # signetd would take it for its own, and make no other
+    (site.state / "crl.der").unlink()
 
     refused("did not sign it", "--crl", site.state / "root-crl.der")
     refused("neither DER nor PEM", "--crl", site.conf)

@@ -221,7 +221,7 @@ static int exists(const char *folder, const char *name)
 
 static int check_target(struct restore *r)
 {
-    static const char *const remains[] = {"signet.db", "journal.log", "certs"};
+    static const char *const remains[] = {"signet.db", "journal.log", "certs", "crl.der"};
     struct err *err = &r->c->err;
     if (file_make_dir(r->state, 0750, err))
         return -1;
