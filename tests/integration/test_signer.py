@@ -302,6 +302,8 @@ def test_pin_is_wiped_and_nothing_but_the_design_is_mapped(hsm):
                 if " r" not in line or "[v" in line:
                     continue
                 low, high = (int(x, 16) for x in line.split()[0].split("-"))
+                if high - low > 1 << 28:  # a sanitizer's shadow
+                    continue
                 memory.seek(low)
                 assert Hsm.PIN.encode() not in memory.read(high - low), line
 
