@@ -173,7 +173,8 @@ static struct job *take_job(struct signer *s, uint64_t id)
 
 static int on_signed(struct signer *s, uint64_t id, const struct msg_signed *m)
 {
-    struct job *j = take_job(s, id);
+    /* none would be taken for a failure, and that has a reason with it */
+    struct job *j = m->signature.len ? take_job(s, id) : NULL;
     if (!j)
         return -1;
     struct signers *all = s->all;
