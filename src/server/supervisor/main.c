@@ -53,6 +53,17 @@ static void stop(struct supervisor *s, int exit_code)
         child_signal(c, SIGTERM);
 }
 
+/* A signer that is still opening the token is let be until its deadline: SoftHSM rewrites its token
+ * file at each login, not atomically, and a kill in that instant loses the token for good. It ends
+ * by itself when it finds the authority gone. */
+static void end_child(const struct child *c)
+{
+    if (c->role == PROC_SIGNER && !c->ready &&
+        monotonic_ms() - c->started_at <= SIGNER_START_DEADLINE)
+        return;
+    child_signal(c, SIGKILL);
+}
+
 static void back_off(struct slot *slot, const struct child *c)
 {
     int64_t now = monotonic_ms();
@@ -119,6 +130,9 @@ static int start_authority(struct supervisor *s)
 /* All anew, after the authority ended: nobody keeps a socket to the dead one. */
 static void restart_all(struct supervisor *s)
 {
+    struct child *c;
+    LIST_FOREACH(c, &s->children, next)
+    end_child(c);
     if (!LIST_EMPTY(&s->children) || monotonic_ms() < s->restart_at)
         return;
     for (unsigned i = 0; i < s->config->signers; i++)
@@ -155,7 +169,7 @@ static void kill_all(struct supervisor *s, enum role_name role)
     struct child *c;
     LIST_FOREACH(c, &s->children, next)
     if (c->role == role)
-        child_signal(c, SIGKILL);
+        end_child(c);
 }
 
 static void go_on_stopping(struct supervisor *s)
@@ -240,7 +254,7 @@ static void end_peer(struct supervisor *s, const struct msg_peer_end *m)
     struct child *c;
     LIST_FOREACH(c, &s->children, next)
     if (c->role == m->role && c->number == m->number)
-        child_signal(c, SIGKILL);
+        end_child(c); /* a signer that is opening the token is not the one meant, but the next */
 }
 
 void on_child_message(struct child *c, const struct msg *m)
@@ -319,7 +333,7 @@ static void authority_ended(struct supervisor *s, struct child *c)
     struct child *other;
     LIST_FOREACH(other, &s->children, next)
     if (other != c)
-        child_signal(other, SIGKILL);
+        end_child(other);
     s->restart_backoff = now - c->started_at > LIVED_WELL ? 0
                          : s->restart_backoff             ? s->restart_backoff * 2
                                                           : BACKOFF_FIRST;
