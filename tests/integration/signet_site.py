@@ -52,14 +52,15 @@ def run(*command, code=0, **kwargs):
 
 
 def wait_for(condition, what, patience=PATIENCE):
-    """The first value of condition() that is neither None nor False (a CRL without entries counts as false)."""
+    """The first value of condition() that is neither None nor False (a CRL without entries counts as false).
+    what: a text, or a function that makes one when it is needed."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         found = condition()
         if found is not None and found is not False:
             return found
         time.sleep(0.02)
-    raise AssertionError(f"{what}: not within {patience} s")
+    raise AssertionError(f"{what() if callable(what) else what}: not within {patience} s")
 
 
 def free_port():
@@ -253,7 +254,7 @@ class Site:
         def answered():
             assert self.running(), f"signetd ended with code {self.process.returncode}:\n{self.log()}"
             return self.get("/readyz")[0] == status
-        wait_for(answered, f"/readyz answers {status}; the log:\n" + self.log())
+        wait_for(answered, lambda: f"{self.log()}\n/readyz answers {status}")
 
     def stop(self, code=0):
         self.process.send_signal(signal.SIGTERM)
@@ -460,14 +461,9 @@ def is_alive(pid):
 
 
 def children_of(parent):
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                if fields[1] == str(parent) and fields[0] != "Z":
-                    found.append(int(entry.name))
-    return sorted(found)
+    with contextlib.suppress(OSError):
+        return sorted(int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return []
 
 
 def role_of(pid):
