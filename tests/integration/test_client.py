@@ -4,7 +4,6 @@ Each failure must have its exit code, one sentence that names address or path an
 nothing behind that looks like a device's folder."""
 
 import base64
-import hashlib
 import json
 import os
 import pathlib
@@ -389,6 +388,24 @@ def test_answer_that_is_not_understood(client, serve, status, body):
     assert_nothing_saved(client)
 
 
+@pytest.mark.parametrize("wrap", [
+    lambda status, body: (status, body + b"x"), lambda status, body: (status, body + b"{}"),
+    lambda status, body: (500, body), lambda status, body: (201, body),
+    lambda status, body: (status, body.replace(b"req_client_cert", b"req_server_cert")),
+    lambda status, body: (status, body.replace(b'"OK"', b'"ok"'))],
+    ids=["trailing", "two objects", "500", "201", "other operation", "other status"])
+def test_right_certificate_in_a_wrong_answer(client, serve, pki, wrap):
+    honest = Honest(pki.ca)
+
+    def answer(request, number):
+        status, headers, body = honest(request, number)
+        status, body = wrap(status, body)
+        return status, headers, body
+    server = serve(answer)
+    assert_sentence(client.provision(server.url), 6, server.url, "not a Signet answer")
+    assert_nothing_saved(client)
+
+
 def test_huge_answer(client, serve):
     server = serve(lambda *_: (200, {}, b" " * (9 * 1024 * 1024)))
     assert_sentence(client.provision(server.url), 6, server.url, "more than 8388608 bytes")
@@ -631,13 +648,22 @@ def test_interrupted_while_making_a_key(client):
     assert_no_trace(client)
 
 
-@pytest.mark.parametrize("spoil", ["key", "csr", "no key"])
+@pytest.mark.parametrize("spoil", ["key", "csr", "csr of another key", "csr of another MAC",
+                                   "no key"])
 def test_spoilt_pending_folder(client, serve, spoil):
     server = serve(lambda *_: (200, {}, b"no"))
     assert client.provision(server.url).code == 6
     asked = len(server.bodies)
-    path = client.pending / ("device.csr" if spoil == "csr" else "device.key")
-    path.unlink() if spoil == "no key" else path.write_text("spoilt")
+    path = client.pending / ("device.csr" if spoil.startswith("csr") else "device.key")
+    if spoil == "no key":
+        path.unlink()
+    elif spoil == "csr of another key":
+        path.write_bytes(CA.new_csr(client.dir / "other.key", MAC).read_bytes())
+    elif spoil == "csr of another MAC":
+        openssl("req", "-new", "-key", client.pending / "device.key", "-subj",
+                "/CN=24:0a:c4:00:00:00", "-out", path)
+    else:
+        path.write_text("spoilt")
     before = client.files()
     assert_sentence(client.provision(server.url), 5, path)
     assert client.files() == before and len(server.bodies) == asked
