@@ -72,7 +72,7 @@ static inline int temp_mount(const char *path, const char *options)
     static int inside;
     if (!inside && unshare(CLONE_NEWNS) && unshare(CLONE_NEWUSER | CLONE_NEWNS))
         return -1;
-    if (!inside && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+    if (!inside && mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL))
         return -1;
     inside = 1;
     return (mkdir(path, 0755) == 0 || access(path, F_OK) == 0) &&

@@ -523,7 +523,7 @@ static void a_disk_that_becomes_read_only_is_told_and_passes(void **state)
     struct work a = {.decide = set_a, .n = 1};
     assert_int_equal(commit(s, &a), 1);
     store_close(s);
-    assert_int_equal(mount(NULL, "ro", NULL, MS_REMOUNT | MS_RDONLY, "size=4m"), 0);
+    assert_int_equal(mount("none", "ro", "none", MS_REMOUNT | MS_RDONLY, "size=4m"), 0);
     struct err err;
     int rc = store_open(&s, "ro", &err);
     if (rc == 0) { /* to read it may do; nothing is acknowledged */
@@ -534,7 +534,7 @@ static void a_disk_that_becomes_read_only_is_told_and_passes(void **state)
     } else {
         assert_non_null(strstr(err.text, "ro/signet.db"));
     }
-    assert_int_equal(mount(NULL, "ro", NULL, MS_REMOUNT, "size=4m"), 0);
+    assert_int_equal(mount("none", "ro", "none", MS_REMOUNT, "size=4m"), 0);
     s = opened("ro");
     assert_int_equal(meta(s, "a"), 1);
     a.n = 3;
