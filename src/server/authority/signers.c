@@ -43,7 +43,8 @@ struct signers {
     char custody[512], token[256];
 };
 
-#define MAX_TRIES 2
+/* A digest at which so many signers died or gave up is not tried with the next one. */
+#define MAX_TRIES 3
 
 static int64_t monotonic_ms(void)
 {
@@ -81,9 +82,9 @@ static int send_job(struct signer *s, struct job *j)
 static struct signer *least_busy(struct signers *all)
 {
     struct signer *s, *best = NULL;
-    LIST_FOREACH(s, &all->list, next)
-    if (s->ready && !s->ended && s->count < SIGNER_DEPTH && (!best || s->count < best->count))
-        best = s;
+    LIST_FOREACH (s, &all->list, next)
+        if (s->ready && !s->ended && s->count < SIGNER_DEPTH && (!best || s->count < best->count))
+            best = s;
     return best;
 }
 
@@ -112,23 +113,30 @@ static void dispatch(struct signers *all)
     }
 }
 
-static void retry_or_fail(struct signers *all, struct job *j, const char *why)
+static void put_back(struct signers *all, struct job *j)
 {
-    if (++j->tries >= MAX_TRIES) {
-        job_fail(j, why);
-        return;
-    }
     TAILQ_INSERT_HEAD(&all->waiting[j->priority], j, next);
     all->waiting_count++;
 }
 
+static void retry_or_fail(struct signers *all, struct job *j, const char *why)
+{
+    if (++j->tries >= MAX_TRIES)
+        job_fail(j, why);
+    else
+        put_back(all, j);
+}
+
+/* In their order; only the one that it worked on had a try. */
 static void give_back(struct signer *s, const char *why)
 {
     struct job *j;
-    while ((j = TAILQ_FIRST(&s->jobs))) {
+    while ((j = TAILQ_LAST(&s->jobs, jobs))) {
         TAILQ_REMOVE(&s->jobs, j, next);
-        s->count--;
-        retry_or_fail(s->all, j, why);
+        if (--s->count == 0)
+            retry_or_fail(s->all, j, why);
+        else
+            put_back(s->all, j);
     }
 }
 
@@ -317,8 +325,8 @@ unsigned signers_ready(const struct signers *all)
 {
     unsigned n = 0;
     const struct signer *s;
-    LIST_FOREACH(s, &all->list, next)
-    n += s->ready && !s->ended;
+    LIST_FOREACH (s, &all->list, next)
+        n += s->ready && !s->ended;
     return n;
 }
 
@@ -326,8 +334,8 @@ size_t signers_waiting(const struct signers *all)
 {
     size_t n = all->waiting_count;
     const struct signer *s;
-    LIST_FOREACH(s, &all->list, next)
-    n += s->count;
+    LIST_FOREACH (s, &all->list, next)
+        n += s->count;
     return n;
 }
 
@@ -373,9 +381,9 @@ int signers_sign(struct signers *all, enum sign_priority priority, struct bytes 
 void signers_distrust(struct signers *all, const char *why)
 {
     struct signer *s;
-    LIST_FOREACH(s, &all->list, next)
-    if (s->number == all->last_answered && !s->ended) {
-        end_signer(s, why);
-        return;
-    }
+    LIST_FOREACH (s, &all->list, next)
+        if (s->number == all->last_answered && !s->ended) {
+            end_signer(s, why);
+            return;
+        }
 }
