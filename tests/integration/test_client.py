@@ -584,7 +584,8 @@ def test_interrupted_and_resumed(client, serve, pki):
         asked.set()
         return lambda handler: gone.wait(30)
     server = serve(answer)
-    run = subprocess.Popen(client.command("provision", "--mac", MAC, "--server", server.url),
+    run = subprocess.Popen(client.command("provision", "--mac", MAC, "--server", server.url,
+                                          "--timeout", "600"),
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=client.env(),
                            cwd=client.dir)
     assert asked.wait(20)
@@ -609,7 +610,8 @@ def test_interrupted_and_resumed(client, serve, pki):
 def test_interrupted_before_the_request(client, serve):
     """Ctrl-C during the handshake: nothing was sent, nothing is left."""
     with fake_server.mute_port() as url:
-        run = subprocess.Popen(client.command("provision", "--mac", MAC, "--server", url),
+        run = subprocess.Popen(client.command("provision", "--mac", MAC, "--server", url,
+                                              "--timeout", "600", "--connect-timeout", "600"),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=client.env(),
                                cwd=client.dir)
         while not (client.pending / "device.csr").exists():
