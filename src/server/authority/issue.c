@@ -104,11 +104,13 @@ static void serial_text(char out[41], const struct certificate_row *row)
  * it, without one by what is asked. */
 static int request_key(struct issuance *s, int64_t operator_id)
 {
-    char head[256];
+    char head[384];
     struct buf all = {0};
     int with_id = s->request_id[0] != '\0';
     int n = snprintf(head, sizeof head, "%lld|%s|%s|%s|", (long long)operator_id, s->operation,
                      with_id ? "id" : s->profile, s->request_id);
+    if (s->req.origin == ISSUE_FOR_ADMIN) /* what signetctl gives beside the CSR */
+        n += snprintf(head + n, sizeof head - (size_t)n, "%s|%x|", s->name, s->req.roles);
     int rc = buf_add(&all, head, (size_t)n) || (!with_id && buf_add(&all, s->csr_digest, 32));
     if (rc == 0)
         sha256(s->key, buf_view(&all));
@@ -427,11 +429,11 @@ static void follow(struct issuance *s)
         issuance_free(s);
         return;
     }
-    TAILQ_FOREACH(first, &s->a->issuing->list, next)
-    if (first->row.id == s->row.id) {
-        TAILQ_INSERT_TAIL(&first->followers, s, next);
-        return;
-    }
+    TAILQ_FOREACH (first, &s->a->issuing->list, next)
+        if (first->row.id == s->row.id) {
+            TAILQ_INSERT_TAIL(&first->followers, s, next);
+            return;
+        }
     /* its intent is being made an orphan; the next try gets a new serial */
     err_set(&s->err, ERR_busy, NULL);
     answer(s, s);
