@@ -48,9 +48,9 @@ static void stop(struct supervisor *s, int exit_code)
     s->stop_since = monotonic_ms();
     s->exit_code = exit_code;
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    if (c->role == PROC_FRONT)
-        child_signal(c, SIGTERM);
+    LIST_FOREACH (c, &s->children, next)
+        if (c->role == PROC_FRONT)
+            child_signal(c, SIGTERM);
 }
 
 /* A signer that is still opening the token is let be until its deadline: SoftHSM rewrites its token
@@ -131,8 +131,8 @@ static int start_authority(struct supervisor *s)
 static void restart_all(struct supervisor *s)
 {
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    end_child(c);
+    LIST_FOREACH (c, &s->children, next)
+        end_child(c);
     if (!LIST_EMPTY(&s->children) || monotonic_ms() < s->restart_at)
         return;
     for (unsigned i = 0; i < s->config->signers; i++)
@@ -148,8 +148,8 @@ static unsigned ready_children(const struct supervisor *s, enum role_name role)
 {
     unsigned n = 0;
     const struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    n += c->role == role && c->ready;
+    LIST_FOREACH (c, &s->children, next)
+        n += c->role == role && c->ready;
     return n;
 }
 
@@ -158,18 +158,18 @@ static unsigned ready_children(const struct supervisor *s, enum role_name role)
 static int any_left(struct supervisor *s, enum role_name role)
 {
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    if (c->role == role)
-        return 1;
+    LIST_FOREACH (c, &s->children, next)
+        if (c->role == role)
+            return 1;
     return 0;
 }
 
 static void kill_all(struct supervisor *s, enum role_name role)
 {
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    if (c->role == role)
-        end_child(c);
+    LIST_FOREACH (c, &s->children, next)
+        if (c->role == role)
+            end_child(c);
 }
 
 static void go_on_stopping(struct supervisor *s)
@@ -223,8 +223,11 @@ static void on_ready(struct child *c)
 
 static void on_failed(struct child *c, const struct msg_failed *m)
 {
+    struct err err;
+    err_set(&err, ERR_internal, "%s", m->detail);
+    config_locate(c->s->config, &err);
     c->fault = m->fault;
-    snprintf(c->detail, sizeof c->detail, "%s", m->detail);
+    snprintf(c->detail, sizeof c->detail, "%s", err.text);
     if (m->fault == TOKEN_PIN_REFUSED)
         pin_refused_now(c->s->config, m->detail);
 }
@@ -252,9 +255,9 @@ static void pin_retry(struct supervisor *s)
 static void end_peer(struct supervisor *s, const struct msg_peer_end *m)
 {
     struct child *c;
-    LIST_FOREACH(c, &s->children, next)
-    if (c->role == m->role && c->number == m->number)
-        end_child(c); /* a signer that is opening the token is not the one meant, but the next */
+    LIST_FOREACH (c, &s->children, next)
+        if (c->role == m->role && c->number == m->number)
+            end_child(c); /* not one that is still opening the token: that is the next already */
 }
 
 void on_child_message(struct child *c, const struct msg *m)
@@ -331,9 +334,9 @@ static void authority_ended(struct supervisor *s, struct child *c)
         return;
     }
     struct child *other;
-    LIST_FOREACH(other, &s->children, next)
-    if (other != c)
-        end_child(other);
+    LIST_FOREACH (other, &s->children, next)
+        if (other != c)
+            end_child(other);
     s->restart_backoff = now - c->started_at > LIVED_WELL ? 0
                          : s->restart_backoff             ? s->restart_backoff * 2
                                                           : BACKOFF_FIRST;
@@ -391,9 +394,9 @@ static void on_child_signal(evutil_socket_t number, short what, void *arg)
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         struct child *c, *found = NULL;
-        LIST_FOREACH(c, &s->children, next)
-        if (c->pid == pid)
-            found = c;
+        LIST_FOREACH (c, &s->children, next)
+            if (c->pid == pid)
+                found = c;
         if (!found)
             continue;
         found->pid = 0;
