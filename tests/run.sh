@@ -45,7 +45,7 @@ build() { # name of the build, then what cmake is told
     local dir=$repo/$1
     shift
     echo "── building $(basename "$dir")"
-    cmake -S "$repo" -B "$dir" -G Ninja "$@" >/dev/null
+    cmake -S "$repo" -B "$dir" -G Ninja -DBUILD_TESTING=ON "$@" >/dev/null
     ninja -C "$dir" --quiet
 }
 
