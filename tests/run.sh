@@ -52,9 +52,9 @@ build() { # name of the build, then what cmake is told
 [ "$install" = 0 ] || install_packages
 build build-clang -DCMAKE_C_COMPILER=clang
 build build-asan -DCMAKE_C_COMPILER=gcc -DSIGNET_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug
-build build -DCMAKE_C_COMPILER=gcc -DSIGNET_ASAN_BUILD="$repo/build-asan"
+build build-gcc -DCMAKE_C_COMPILER=gcc -DSIGNET_ASAN_BUILD="$repo/build-asan"
 [ "$full" = 0 ] || export SIGNET_FULL=1
 echo "── testing"
-cd "$repo/build"
+cd "$repo/build-gcc"
 # two at a time: every test is alone with its token, its state and its ports
 exec ctest --output-on-failure --parallel 2
