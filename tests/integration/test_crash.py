@@ -197,3 +197,21 @@ def test_signer_dies_with_a_signature_under_way(site):
         asker.join()
     assert result[0][0] == 200
     site.check_books([result[0][1]])
+
+
+def test_revocation_just_before_a_crash_is_listed(site):
+    """Committed and answered, but on no CRL yet: the signers stand still."""
+    site.start()
+    op = site.operator()
+    status, pem = site.issue(op, Key(mac(1)))
+    assert status == 200
+    site.crl()
+    for pid in site.roles()["signer"]:
+        os.kill(pid, signal.SIGSTOP)
+    serial = serial_of(x509.load_pem_x509_certificate(pem))
+    assert site.ask(op, "revoke_cert", serial=serial)[0] == 200
+    assert site.query("SELECT count(*) FROM certificate WHERE state = 0") == [(0,)]
+    site.kill()
+    site.start()
+    assert [serial_of(entry) for entry in site.crl()] == [serial]
+    site.check_books([pem])

@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/file.h"
@@ -20,8 +23,10 @@ struct projection {
     int journal, certs; /* the file; the folder */
     uint64_t written;   /* the last sequence in the journal and the files */
     uint64_t recorded;  /* the last one that meta.projected says is on disk */
-    struct event *timer;
+    struct event *timer, *child_ended;
     int scheduled;
+    pid_t syncing;   /* the child that syncs; 0: none */
+    uint64_t synced; /* what it will have synced */
     char problem[512];
 };
 
@@ -144,23 +149,76 @@ static void recorded(int durable, void *arg)
 }
 
 /* A sync that failed is not tried again: what is on the disk then, nobody knows. */
-static int sync_all(struct projection *p)
+static void sync_failed(void)
 {
-    if (p->written == p->recorded)
-        return 0;
-    if (fdatasync(p->journal) || syncfs(p->certs))
-        fatal("journal.log or certs: a sync failed: %s", strerror(errno));
-    p->recorded = p->written;
+    fatal("journal.log or certs: a sync failed; the disk may have lost writes");
+}
+
+static int is_synced(struct projection *p, uint64_t seq)
+{
+    p->recorded = seq;
     return store_submit(p->a->store, record, recorded, p);
 }
 
-int projection_flush(struct projection *p, struct err *err)
+/* syncfs() waits for all that anybody wrote to this file system, which on a busy disk takes
+ * seconds: a child waits, and requests go on. It keeps only the two descriptors, so that no peer
+ * takes it for the authority. */
+_Noreturn static void sync_in_child(const struct projection *p)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int ok = dup2(p->journal, 0) == 0 && dup2(p->certs, 1) == 1 && close_range(2, ~0u, 0) == 0;
+    _exit(ok && fdatasync(0) == 0 && syncfs(1) == 0 ? 0 : 1);
+}
+
+static void start_sync(struct projection *p)
+{
+    if (p->syncing || p->written == p->recorded)
+        return;
+    p->synced = p->written;
+    p->syncing = fork();
+    if (p->syncing == 0)
+        sync_in_child(p);
+    if (p->syncing < 0) {
+        p->syncing = 0;
+        log_warn("no process for a sync: %s; it is tried again", strerror(errno));
+        projection_wanted(p);
+    }
+}
+
+static void on_child_ended(evutil_socket_t number, short what, void *arg)
+{
+    (void)number, (void)what;
+    struct projection *p = arg;
+    int status;
+    if (!p->syncing || waitpid(p->syncing, &status, WNOHANG) != p->syncing)
+        return;
+    p->syncing = 0;
+    if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
+        sync_failed();
+    if (WIFEXITED(status) && is_synced(p, p->synced))
+        log_warn("no memory to record how far the files are");
+    if (p->written != p->recorded)
+        projection_wanted(p);
+}
+
+static int write_all(struct projection *p, struct err *err)
 {
     int more = 1;
     while (more)
         if (write_batch(p, &more, err))
             return -1;
-    return sync_all(p) ? err_set(err, ERR_internal, "no memory") : 0;
+    return 0;
+}
+
+int projection_flush(struct projection *p, struct err *err)
+{
+    if (write_all(p, err))
+        return -1;
+    if (p->written == p->recorded)
+        return 0;
+    if (fdatasync(p->journal) || syncfs(p->certs))
+        sync_failed();
+    return is_synced(p, p->written) ? err_set(err, ERR_internal, "no memory") : 0;
 }
 
 static void on_timer(evutil_socket_t socket, short what, void *arg)
@@ -169,7 +227,7 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
     struct projection *p = arg;
     struct err err;
     p->scheduled = 0;
-    if (projection_flush(p, &err)) {
+    if (write_all(p, &err)) {
         if (!p->problem[0])
             log_error("%s; it is tried again", err.text);
         snprintf(p->problem, sizeof p->problem, "%s", err.text);
@@ -179,6 +237,7 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
     if (p->problem[0])
         log_info("journal and files are complete again");
     p->problem[0] = '\0';
+    start_sync(p);
 }
 
 void projection_wanted(struct projection *p)
@@ -298,7 +357,9 @@ int projection_open(struct projection **out, struct authority *a, struct err *er
 {
     struct projection *p = calloc(1, sizeof *p);
     char path[PATH_MAX];
-    if (!p || !(p->timer = evtimer_new(a->base, on_timer, p)))
+    if (!p || !(p->timer = evtimer_new(a->base, on_timer, p)) ||
+        !(p->child_ended = evsignal_new(a->base, SIGCHLD, on_child_ended, p)) ||
+        evsignal_add(p->child_ended, NULL))
         fatal("no memory");
     p->a = a;
     p->journal = p->certs = -1;
@@ -326,6 +387,9 @@ void projection_close(struct projection *p)
     if (!p)
         return;
     event_free(p->timer);
+    event_free(p->child_ended);
+    if (p->syncing)
+        waitpid(p->syncing, NULL, 0);
     if (p->journal >= 0)
         close(p->journal);
     if (p->certs >= 0)
