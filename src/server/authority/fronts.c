@@ -102,15 +102,15 @@ static void send_root(struct front *f)
 void fronts_send_crl(struct fronts *all)
 {
     struct front *f;
-    LIST_FOREACH(f, &all->list, next)
-    send_crl(f);
+    LIST_FOREACH (f, &all->list, next)
+        send_crl(f);
 }
 
 void fronts_send_listener(struct fronts *all)
 {
     struct front *f;
-    LIST_FOREACH(f, &all->list, next)
-    send_listener(f);
+    LIST_FOREACH (f, &all->list, next)
+        send_listener(f);
 }
 
 /* ---- what a front asks ---- */

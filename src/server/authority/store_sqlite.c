@@ -449,9 +449,9 @@ static int run_round(struct store *s, struct tasks *round)
     struct task *t;
     if (run(s, S_begin, ""))
         return -1;
-    STAILQ_FOREACH(t, round, next)
-    if (decide(s, t))
-        return -1;
+    STAILQ_FOREACH (t, round, next)
+        if (decide(s, t))
+            return -1;
     return run(s, S_commit, "");
 }
 
