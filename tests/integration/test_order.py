@@ -20,7 +20,7 @@ class Trace:
             pytest.skip("strace is not installed")
         self.file = where / "strace"
         self.process = subprocess.Popen(
-            ["strace", "-f", "-y", "-xx", "-s", "4", "-o", self.file, "-e",
+            ["strace", "-y", "-xx", "-s", "4", "-o", self.file, "-e",
              "trace=fdatasync,fsync,pwrite64,sendmsg,recvmsg", "-p", str(pid)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         first = self.process.stderr.readline()
@@ -38,7 +38,7 @@ class Trace:
         done = re.search(r"= (-?\d+)[^=]*$", line)
         if not done or int(done.group(1)) < 0:
             return None
-        call = re.match(r"\d+\s+(\w+)\(\d+<(.*?)>", line)
+        call = re.match(r"(\w+)\(\d+<(.*?)>", line)
         if not call:
             return None
         name, target = call.groups()
