@@ -78,7 +78,7 @@ token_option() {
 find_ceremony() {
     local dir
     for dir in "$bin" "${SIGNET_BUILD:+$SIGNET_BUILD/bin}" "$here/../build/bin" \
-        /usr/libexec/signet /usr/local/libexec/signet; do
+        "$here/../../../libexec/signet" /usr/libexec/signet /usr/local/libexec/signet; do
         if [ -n "$dir" ] && [ -x "$dir/signet-ceremony" ]; then
             ceremony=$dir/signet-ceremony
             return

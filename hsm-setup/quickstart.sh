@@ -68,7 +68,7 @@ say --no-install: ${missing[*]}"
 
 build() {
     say "building (log: $dir/last.log)"
-    quietly cmake -S "$repo" -B "$repo/build" -G Ninja
+    quietly cmake -S "$repo" -B "$repo/build" -G Ninja -DBUILD_TESTING=OFF
     quietly ninja -C "$repo/build" src/all
     bin=$repo/build/bin
 }

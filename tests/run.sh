@@ -45,16 +45,16 @@ build() { # name of the build, then what cmake is told
     local dir=$repo/$1
     shift
     echo "── building $(basename "$dir")"
-    cmake -S "$repo" -B "$dir" -G Ninja "$@" >/dev/null
+    cmake -S "$repo" -B "$dir" -G Ninja -DBUILD_TESTING=ON "$@" >/dev/null
     ninja -C "$dir" --quiet
 }
 
 [ "$install" = 0 ] || install_packages
 build build-clang -DCMAKE_C_COMPILER=clang
 build build-asan -DCMAKE_C_COMPILER=gcc -DSIGNET_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug
-build build -DCMAKE_C_COMPILER=gcc -DSIGNET_ASAN_BUILD="$repo/build-asan"
+build build-gcc -DCMAKE_C_COMPILER=gcc -DSIGNET_ASAN_BUILD="$repo/build-asan"
 [ "$full" = 0 ] || export SIGNET_FULL=1
 echo "── testing"
-cd "$repo/build"
+cd "$repo/build-gcc"
 # two at a time: every test is alone with its token, its state and its ports
 exec ctest --output-on-failure --parallel 2

@@ -4,6 +4,7 @@
 set -euo pipefail
 . /rig/common.sh
 trap 'die "step $step: $BASH_COMMAND"' ERR
+trap 'die "stopped before it was done; the log of the container that ended says why"' TERM INT
 
 export HOME=/rig/laptop
 cd $HOME

@@ -62,18 +62,21 @@ static const struct key {
 #undef AT
 };
 
-/* The line of "name = …" in "[section]", for messages; 0 when not found. */
+/* The line of "name = …" in "[section]", or of the section itself (name NULL), for messages; 0 when
+ * not found. */
 static int line_of(const char *text, const char *section, const char *name)
 {
     int line = 1, inside = 0;
-    size_t section_len = strlen(section), name_len = strlen(name);
+    size_t section_len = strlen(section), name_len = name ? strlen(name) : 0;
     for (const char *p = text; p && *p; p = strchr(p, '\n'), p = p ? p + 1 : p, line++) {
         p += strspn(p, " \t");
         if (*p == '[') {
             const char *s = p + 1 + strspn(p + 1, " \t");
             inside = strncmp(s, section, section_len) == 0 &&
                      s[section_len + strspn(s + section_len, " \t")] == ']';
-        } else if (inside && strncmp(p, name, name_len) == 0 &&
+            if (inside && !name)
+                return line;
+        } else if (inside && name && strncmp(p, name, name_len) == 0 &&
                    p[name_len + strspn(p + name_len, " \t")] == '=') {
             return line;
         }
@@ -361,9 +364,15 @@ int config_parse(struct config **out, struct bytes in, const char *path, struct 
     ERR_clear_error();
     if (read_keys(c, text, path, err) || check_whole(c, text, path, err))
         goto out;
+    if (!(c->path = strdup(path))) {
+        err_set(err, ERR_internal, "no memory");
+        goto out;
+    }
     rc = 0;
+    c->text = text;
     *out = c;
     c = NULL;
+    text = NULL;
 out:
     config_free(c);
     free(text);
@@ -409,7 +418,21 @@ void config_free(struct config *c)
         free(c->env[i]);
     buf_free(&c->key_id);
     NCONF_free(c->conf);
+    free(c->text);
+    free(c->path);
     free(c);
+}
+
+void config_locate(const struct config *c, struct err *err)
+{
+    char section[64], name[64] = "";
+    if (sscanf(err->text, "[%63[^]]]: %63[A-Za-z0-9_.]:", section, name) < 1)
+        return;
+    int line = line_of(c->text, section, name);
+    if (line == 0)
+        line = line_of(c->text, section, NULL);
+    if (line)
+        err_prefix(err, "%s:%d", c->path, line);
 }
 
 int address_split(const char *text, char host[64], char port[8], struct err *err)

@@ -14,7 +14,8 @@
 #define CONFIG_ENV_MAX 32
 
 struct config {
-    CONF *conf; /* for the profiles */
+    CONF *conf;        /* for the profiles */
+    char *text, *path; /* what was parsed, for messages */
 
     /* [server] */
     char *state;       /* folder; required */
@@ -55,6 +56,10 @@ int config_from_fd(struct config **out, int fd, struct err *err)
 /* A sealed memfd with these bytes; -1 with err set. */
 int config_memfd(struct bytes text, struct err *err) __attribute__((warn_unused_result));
 void config_free(struct config *c);
+
+/* Puts "path:line: " before a text that begins "[section]: name: " or "[section]: ": a mistake in a
+ * profile, found by a process that knows neither path nor lines. Others stay as they are. */
+void config_locate(const struct config *c, struct err *err);
 
 /* "90s", "5m", "12h", "7d", "2y" (365 d), plain seconds; > 0. */
 int duration_parse(int64_t *seconds, const char *text, struct err *err)

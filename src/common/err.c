@@ -53,16 +53,18 @@ int err_set(struct err *err, enum err_code code, const char *fmt, ...)
 
 int err_prefix(struct err *err, const char *fmt, ...)
 {
+    char prefix[sizeof err->text - 2];
     if (!err)
         return -1;
-    char old[sizeof err->text];
-    memcpy(old, err->text, sizeof old);
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(err->text, sizeof err->text, fmt, ap);
+    vsnprintf(prefix, sizeof prefix, fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof err->text)
-        snprintf(err->text + n, sizeof err->text - (size_t)n, ": %s", old);
+    size_t n = strlen(prefix), room = sizeof err->text - n - 2;
+    memmove(err->text + n + 2, err->text, room);
+    memcpy(err->text, prefix, n);
+    memcpy(err->text + n, ": ", 2);
+    err->text[sizeof err->text - 1] = '\0';
     return -1;
 }
 

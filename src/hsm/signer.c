@@ -26,6 +26,8 @@
 #include "common/secret.h"
 #include "hsm/token.h"
 
+#define OPEN_DEADLINE 90 /* seconds; later than the supervisor's own */
+
 enum { PIN_FD = 0, SUPERVISOR_FD = 3, CONFIG_FD = 4, AUTHORITY_FD = 5 };
 
 static const char usage[] =
@@ -66,6 +68,22 @@ static void settle(void)
     signal(SIGTERM, SIG_IGN);
 }
 
+/* The end of the supervisor ends this process at once, but not within a login: SoftHSM rewrites its
+ * token file there, not atomically, and a kill in that instant loses the token for good. The alarm
+ * is for a module that hangs when nobody is left to watch. */
+static void opening(int begins)
+{
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGUSR1);
+    if (begins)
+        sigprocmask(SIG_BLOCK, &held, NULL);
+    prctl(PR_SET_PDEATHSIG, begins ? SIGUSR1 : SIGKILL);
+    alarm(begins ? OPEN_DEADLINE : 0);
+    if (!begins)
+        sigprocmask(SIG_UNBLOCK, &held, NULL);
+}
+
 static int read_pin(struct secret **pin, struct err *err)
 {
     if (secret_from_fd(pin, PIN_FD, err))
@@ -102,6 +120,7 @@ static enum token_fault open_token(struct token **out, const struct config *c,
                                    const struct issuer *issuer, const struct secret *pin,
                                    struct err *err)
 {
+    enum token_fault fault;
     struct token_config tc = {.module = c->module,
                               .init_args = c->init_args,
                               .label = c->token_label,
@@ -110,7 +129,10 @@ static enum token_fault open_token(struct token **out, const struct config *c,
     unsigned waiver;
     if (custody_waiver(&waiver, c->custody_exception, issuer_spki_sha256(issuer), err))
         return TOKEN_CUSTODY;
-    return token_open(out, &tc, pin, issuer_spki(issuer), waiver, err);
+    opening(1);
+    fault = token_open(out, &tc, pin, issuer_spki(issuer), waiver, err);
+    opening(0);
+    return fault;
 }
 
 /* Configuration, certificate, PIN, token. What is wrong with the first two is no fault of the

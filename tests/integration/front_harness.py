@@ -313,7 +313,7 @@ class Answer:
         return f"<{self.status} {self.headers} {self.body[:400]!r}>"
 
 
-def read_answer(s, head_only=False):
+def read_answer(s, head_only=False, to_end=True):
     data = b""
     while b"\r\n\r\n" not in data:
         more = s.recv(65536)
@@ -333,7 +333,7 @@ def read_answer(s, head_only=False):
             break
         rest += more
     closed = False
-    if headers.get("connection") == "close":
+    if to_end and headers.get("connection") == "close":
         try:
             closed = s.recv(1) == b""
         except (ConnectionError, ssl.SSLError):

@@ -33,6 +33,7 @@ BUILD = Path(os.environ.get("SIGNET_BUILD", REPO / "build")).resolve()
 BIN = BUILD / "bin"
 SCRIPTS = REPO / "hsm-setup"
 PIN, SO_PIN = "kAnArIe~4711.pIn", "b7c3a1f05d2e9468"
+PIN_FILES = ("pin", "so-pin", "root-pin", "root-so-pin")
 PATIENCE = 60  # seconds until something that must come is called missing; never a measure of speed
 INTENT, ISSUED, REVOKED, HELD, ORPHAN = range(5)
 
@@ -52,14 +53,15 @@ def run(*command, code=0, **kwargs):
 
 
 def wait_for(condition, what, patience=PATIENCE):
-    """The first value of condition() that is neither None nor False (a CRL without entries counts as false)."""
+    """The first value of condition() that is neither None nor False (a CRL without entries counts as false).
+    what: a text, or a function that makes one when it is needed."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         found = condition()
         if found is not None and found is not False:
             return found
         time.sleep(0.02)
-    raise AssertionError(f"{what}: not within {patience} s")
+    raise AssertionError(f"{what() if callable(what) else what}: not within {patience} s")
 
 
 def free_port():
@@ -94,7 +96,7 @@ class Kit:
     def __init__(self, where, key_type="ec:p256", root_type="ec:p256"):
         self.dir = Path(where)
         self.dir.mkdir(parents=True, exist_ok=True)
-        for name, value in (("pin", PIN), ("so-pin", SO_PIN), ("root-pin", PIN + "r"), ("root-so-pin", SO_PIN)):
+        for name, value in zip(PIN_FILES, (PIN, SO_PIN, PIN + "r", SO_PIN)):
             path = self.dir / name
             path.touch(0o600)
             path.write_text(value + "\n")
@@ -159,13 +161,15 @@ class Connection:
 
     def ask(self, operation, **fields):
         """(HTTP status, answer); what the two say must agree."""
+        self.answering = False
         self.http.request("POST", "/v1", json.dumps({"operation": operation, **fields}),
                           {"Content-Type": "application/json"})
         response = self.http.getresponse()
+        self.answering = True  # from here the rest must come
         body = json.loads(response.read())
         self.headers = response.headers
         assert (response.status == 200) == (body["status"] == "OK"), (response.status, body)
-        assert body["operation"] == operation
+        assert body["operation"] == operation or (response.status == 503 and body["operation"] == ""), body
         return response.status, body
 
     def issue(self, key, **fields):
@@ -194,7 +198,7 @@ class Site:
                              .replace("127.0.0.1:2\n", f"127.0.0.1:{self.http_port}\n"))
         for name, value in settings.items():
             self.set(name, value)
-        self.process = None
+        self.process, self.as_user = None, None
         self.started = []  # every process that this site ever started
 
     # ---- configuration ----
@@ -222,8 +226,9 @@ class Site:
         env = {"PATH": os.environ["PATH"]}
         if "ASAN_OPTIONS" in os.environ:
             env["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"]
+        who = {"user": self.as_user, "group": self.as_user, "extra_groups": []} if self.as_user else {}
         with open(self.log_file, "ab") as log:
-            process = subprocess.Popen([BIN / "signetd", "--config", self.conf, *more], env=env, cwd=self.dir,
+            process = subprocess.Popen([BIN / "signetd", "--config", self.conf, *more], env=env, cwd=self.dir, **who,
                                        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self.started.append(process)
         return process
@@ -253,7 +258,7 @@ class Site:
         def answered():
             assert self.running(), f"signetd ended with code {self.process.returncode}:\n{self.log()}"
             return self.get("/readyz")[0] == status
-        wait_for(answered, f"/readyz answers {status}; the log:\n" + self.log())
+        wait_for(answered, lambda: f"{self.log()}\n/readyz answers {status}")
 
     def stop(self, code=0):
         self.process.send_signal(signal.SIGTERM)
@@ -460,14 +465,9 @@ def is_alive(pid):
 
 
 def children_of(parent):
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                if fields[1] == str(parent) and fields[0] != "Z":
-                    found.append(int(entry.name))
-    return sorted(found)
+    with contextlib.suppress(OSError):
+        return sorted(int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return []
 
 
 def role_of(pid):

@@ -5,7 +5,6 @@ nothing behind that looks like a device's folder."""
 
 import base64
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -337,6 +336,7 @@ def test_operator_of_another_ca(client, serve, pki):
     ("other CA", "self-signed certificate in certificate chain"),
     ("self-signed", "self-signed certificate"),
     ("other host", "another host name"), ("expired", "expired"),
+    ("expired", "this machine's clock says 20"), ("not yet", "this machine's clock says 20"),
     ("a client's", "purpose")])
 def test_wrong_server_certificate(client, serve, pki, tmp_path, which, cause):
     past = ("-startdate", "20200101000000Z", "-enddate", "20210101000000Z")
@@ -349,6 +349,9 @@ def test_wrong_server_certificate(client, serve, pki, tmp_path, which, cause):
         server = pki.with_chain(pki.ca, "otherhost")
     elif which == "expired":
         server = pki.with_chain(pki.ca, "server", "expired", past)
+    elif which == "not yet":
+        future = ("-startdate", "20700101000000Z", "-enddate", "20710101000000Z")
+        server = pki.with_chain(pki.ca, "server", "not-yet", future)
     else:
         server = pki.with_chain(pki.ca, "client", "127.0.0.1")
     fake = serve(server=server)
@@ -387,6 +390,24 @@ def test_answer_that_is_not_understood(client, serve, status, body):
     server = serve(lambda *_: (status, {"Location": "https://127.0.0.1:1/"}, body))
     assert_sentence(client.provision(server.url), 6, server.url)
     assert len(server.bodies) == 1
+    assert_nothing_saved(client)
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda status, body: (status, body + b"x"), lambda status, body: (status, body + b"{}"),
+    lambda status, body: (500, body), lambda status, body: (201, body),
+    lambda status, body: (status, body.replace(b"req_client_cert", b"req_server_cert")),
+    lambda status, body: (status, body.replace(b'"OK"', b'"ok"'))],
+    ids=["trailing", "two objects", "500", "201", "other operation", "other status"])
+def test_right_certificate_in_a_wrong_answer(client, serve, pki, wrap):
+    honest = Honest(pki.ca)
+
+    def answer(request, number):
+        status, headers, body = honest(request, number)
+        status, body = wrap(status, body)
+        return status, headers, body
+    server = serve(answer)
+    assert_sentence(client.provision(server.url), 6, server.url, "not a Signet answer")
     assert_nothing_saved(client)
 
 
@@ -568,7 +589,8 @@ def test_interrupted_and_resumed(client, serve, pki):
         asked.set()
         return lambda handler: gone.wait(30)
     server = serve(answer)
-    run = subprocess.Popen(client.command("provision", "--mac", MAC, "--server", server.url),
+    run = subprocess.Popen(client.command("provision", "--mac", MAC, "--server", server.url,
+                                          "--timeout", "600"),
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=client.env(),
                            cwd=client.dir)
     assert asked.wait(20)
@@ -593,7 +615,8 @@ def test_interrupted_and_resumed(client, serve, pki):
 def test_interrupted_before_the_request(client, serve):
     """Ctrl-C during the handshake: nothing was sent, nothing is left."""
     with fake_server.mute_port() as url:
-        run = subprocess.Popen(client.command("provision", "--mac", MAC, "--server", url),
+        run = subprocess.Popen(client.command("provision", "--mac", MAC, "--server", url,
+                                              "--timeout", "600", "--connect-timeout", "600"),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=client.env(),
                                cwd=client.dir)
         while not (client.pending / "device.csr").exists():
@@ -632,13 +655,22 @@ def test_interrupted_while_making_a_key(client):
     assert_no_trace(client)
 
 
-@pytest.mark.parametrize("spoil", ["key", "csr", "no key"])
+@pytest.mark.parametrize("spoil", ["key", "csr", "csr of another key", "csr of another MAC",
+                                   "no key"])
 def test_spoilt_pending_folder(client, serve, spoil):
     server = serve(lambda *_: (200, {}, b"no"))
     assert client.provision(server.url).code == 6
     asked = len(server.bodies)
-    path = client.pending / ("device.csr" if spoil == "csr" else "device.key")
-    path.unlink() if spoil == "no key" else path.write_text("spoilt")
+    path = client.pending / ("device.csr" if spoil.startswith("csr") else "device.key")
+    if spoil == "no key":
+        path.unlink()
+    elif spoil == "csr of another key":
+        path.write_bytes(CA.new_csr(client.dir / "other.key", MAC).read_bytes())
+    elif spoil == "csr of another MAC":
+        openssl("req", "-new", "-key", client.pending / "device.key", "-subj",
+                "/CN=24:0a:c4:00:00:00", "-out", path)
+    else:
+        path.write_text("spoilt")
     before = client.files()
     assert_sentence(client.provision(server.url), 5, path)
     assert client.files() == before and len(server.bodies) == asked

@@ -186,6 +186,8 @@ def test_cannot_be_made_anew(site):
     refused("it was cut")
     journal.write_text("".join(lines[:-1]) + lines[-1].replace("T", "t", 1))
     refused("journal.log")
+    for f in site.state.glob("signet.db-*"):
+        f.unlink()  # a write-ahead log, where there is one, would heal it
     (site.state / "signet.db").write_bytes(b"SQLite format 3\0" + bytes(4096))
     refused("signet.db")
     site.start()

@@ -41,7 +41,8 @@ static inline int temp_leave(void **state)
 
 static inline void temp_write(const char *path, const void *data, size_t len, mode_t mode)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    unlink(path); /* one that is read-only */
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (fd < 0 || write(fd, data, len) != (ssize_t)len || fchmod(fd, mode) || close(fd))
         abort();
 }
@@ -65,14 +66,36 @@ static inline int temp_fds(void)
     return temp_entries("/proc/self/fd");
 }
 
-/* A file system of its own at path, in a mount namespace that ends with the process: root's, or one
- * of a user namespace. options as of tmpfs: "size=64k". */
+static inline int temp_put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int rc = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text) ? 0 : -1;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* A user namespace in which this user is root, for those who are not (user_namespaces(7)). */
+static inline int temp_become_root(void)
+{
+    char users[64], groups[64];
+    snprintf(users, sizeof users, "0 %u 1", (unsigned)getuid());
+    snprintf(groups, sizeof groups, "0 %u 1", (unsigned)getgid());
+    return unshare(CLONE_NEWUSER | CLONE_NEWNS) || temp_put("/proc/self/uid_map", users) ||
+                   temp_put("/proc/self/setgroups", "deny") ||
+                   temp_put("/proc/self/gid_map", groups)
+               ? -1
+               : 0;
+}
+
+/* A file system of its own at path, in a mount namespace that ends with the process. options as of
+ * tmpfs: "size=64k". */
 static inline int temp_mount(const char *path, const char *options)
 {
     static int inside;
-    if (!inside && unshare(CLONE_NEWNS) && unshare(CLONE_NEWUSER | CLONE_NEWNS))
+    if (!inside && unshare(CLONE_NEWNS) && temp_become_root())
         return -1;
-    if (!inside && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+    if (!inside && mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL))
         return -1;
     inside = 1;
     return (mkdir(path, 0755) == 0 || access(path, F_OK) == 0) &&

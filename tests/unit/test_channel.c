@@ -18,7 +18,8 @@ struct end {
     int out_of_order, refuse, free_at_end, in_send;
     enum msg_type last;
     int fd;
-    size_t reply_len; /* of a signature sent back for each digest; 0: none */
+    const struct msg_chain *flood; /* sent until the channel is dead */
+    size_t reply_len;              /* of a signature sent back for each digest; 0: none */
 };
 
 static struct event_base *base;
@@ -33,6 +34,8 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
     e->last = m->type;
     e->fd = m->fd;
     e->out_of_order |= m->id != e->next_id++;
+    while (e->flood && channel_send(c, MSG_chain, 0, e->flood, -1) == 0)
+        ;
     if (e->refuse)
         return -1;
     if (e->reply_len) {
@@ -219,6 +222,30 @@ static void the_bound_is_on_what_waits(void **state)
     channel_free(front.c);
 }
 
+/* Who came to the socket when it was full is not overtaken when it no longer is. */
+static void nothing_overtakes_what_waits(void **state)
+{
+    struct end authority;
+    struct msg_chain big = {.chain_pem = {pool, 60000}}, small = {0};
+    static struct msg in;
+    int ends[2];
+    uint64_t sent = 0;
+    (void)state;
+    pair(ends);
+    open_end(&authority, ends[0], PROC_AUTHORITY, PROC_FRONT);
+    while (channel_queued(authority.c) == 0)
+        assert_int_equal(send_to(&authority, MSG_chain, sent++, &big, -1), 0);
+    assert_int_equal(msg_receive(ends[1], &in, PROC_AUTHORITY, PROC_FRONT), 1);
+    assert_int_equal(send_to(&authority, MSG_chain, sent++, &small, -1), 0);
+    for (uint64_t id = 1; id < sent; id++) {
+        settle();
+        assert_int_equal(msg_receive(ends[1], &in, PROC_AUTHORITY, PROC_FRONT), 1);
+        assert_true(in.id == id);
+    }
+    channel_free(authority.c);
+    close(ends[1]);
+}
+
 static void a_descriptor_comes_along(void **state)
 {
     struct end authority, front;
@@ -368,6 +395,29 @@ static void a_bad_record_ends_the_peer(void **state)
     buf_free(&record);
 }
 
+/* Ended from within a handler that then refuses, too. */
+static void the_first_reason_counts(void **state)
+{
+    struct end authority;
+    struct msg_chain flood = {.chain_pem = {pool, 60000}};
+    struct msg_status ask = {0};
+    struct buf record = {0};
+    int ends[2];
+    (void)state;
+    pair(ends);
+    open_end(&authority, ends[0], PROC_AUTHORITY, PROC_FRONT);
+    authority.flood = &flood;
+    authority.refuse = 1;
+    assert_int_equal(msg_encode(&record, MSG_status, 0, &ask), 0);
+    raw_send(ends[1], &record, -1);
+    run_until(&authority.ended, 1);
+    assert_int_equal(authority.ended, 1);
+    assert_string_equal(authority.why, "it does not take its messages");
+    buf_free(&record);
+    channel_free(authority.c);
+    close(ends[1]);
+}
+
 static void a_plain_end_has_no_reason(void **state)
 {
     struct end authority, signer;
@@ -445,11 +495,13 @@ int main(void)
         cmocka_unit_test(handlers_answer_while_they_are_called),
         cmocka_unit_test(a_peer_that_does_not_drain_is_ended),
         cmocka_unit_test(the_bound_is_on_what_waits),
+        cmocka_unit_test(nothing_overtakes_what_waits),
         cmocka_unit_test(a_descriptor_comes_along),
         cmocka_unit_test(a_waiting_descriptor_is_kept),
         cmocka_unit_test(no_descriptor_leaks_when_a_peer_ends),
         cmocka_unit_test(a_descriptor_that_cannot_be_kept_ends_the_peer),
         cmocka_unit_test(a_bad_record_ends_the_peer),
+        cmocka_unit_test(the_first_reason_counts),
         cmocka_unit_test(a_plain_end_has_no_reason),
         cmocka_unit_test(what_is_not_in_the_table_is_not_sent),
     };

@@ -146,6 +146,14 @@ static void every_key_is_taken(void **state)
     config_free(c);
 }
 
+static void of_two_the_last_counts(void **state)
+{
+    struct config *c = parsed(LEAST "signers = 3\nsigners = 4\n");
+    (void)state;
+    assert_int_equal(c->signers, 4);
+    config_free(c);
+}
+
 static void an_unknown_key_is_named_with_its_line(void **state)
 {
     (void)state;
@@ -447,6 +455,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_least_has_all_defaults),
         cmocka_unit_test(every_key_is_taken),
+        cmocka_unit_test(of_two_the_last_counts),
         cmocka_unit_test(an_unknown_key_is_named_with_its_line),
         cmocka_unit_test(what_is_required_is_asked_for),
         cmocka_unit_test(an_empty_value_means_the_default),

@@ -115,8 +115,9 @@ static void a_file_of_somebody_else_is_refused(void **state)
     struct err err;
     (void)state;
     temp_write("pin", "1234\n", 5, 0600);
-    if (chown("pin", 65534, (gid_t)-1)) /* not root: then root's own files are somebody else's */
-        return;
+    if (geteuid() != 0)
+        return; /* only root can give a file away */
+    assert_int_equal(chown("pin", 65534, (gid_t)-1), 0);
     assert_int_equal(secret_from_file(&s, "pin", &err), -1);
     assert_non_null(strstr(err.text, "owned by user 65534"));
 }
@@ -157,6 +158,17 @@ static void a_pipe_is_read_to_its_end(void **state)
     assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
+#if defined __SANITIZE_ADDRESS__
+#define MLOCK_IS_NOTHING 1 /* the sanitizer's own mlock() */
+#elif defined __has_feature
+#if __has_feature(address_sanitizer)
+#define MLOCK_IS_NOTHING 1
+#endif
+#endif
+#ifndef MLOCK_IS_NOTHING
+#define MLOCK_IS_NOTHING 0
+#endif
+
 /* "VmFlags:" of the mapping that address is in. */
 static void flags_of(const void *address, char out[256])
 {
@@ -184,7 +196,7 @@ static void it_lives_in_locked_memory(void **state)
     (void)state;
     assert_int_equal(secret_from_bytes(&s, "1234", 4, &err), 0);
     flags_of(secret_bytes(s, NULL), flags);
-    assert_non_null(strstr(flags, " lo "));
+    assert_true(MLOCK_IS_NOTHING || strstr(flags, " lo "));
     assert_non_null(strstr(flags, " dd "));
     secret_free(s);
     secret_free(NULL);
@@ -194,6 +206,8 @@ static void without_locked_memory_there_is_none(void **state)
 {
     int status;
     (void)state;
+    if (MLOCK_IS_NOTHING)
+        return;
     pid_t pid = fork();
     if (pid == 0) {
         static const struct rlimit none = {0, 0};

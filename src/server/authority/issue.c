@@ -133,13 +133,15 @@ struct asker {
  * it, without one by what is asked. A device that renews is known by its current serial. */
 static int request_key(struct issuance *s, const struct asker *who)
 {
-    char head[320], serial[41] = "";
+    char head[448], serial[41] = "";
     struct buf all = {0};
     int with_id = s->request_id[0] != '\0';
     if (s->req.origin == ISSUE_FOR_DEVICE)
         serial_text(serial, &who->current);
     int n = snprintf(head, sizeof head, "%lld|%s|%s|%s|%s|", (long long)who->op.id, serial,
                      s->operation, with_id ? "id" : s->profile, s->request_id);
+    if (s->req.origin == ISSUE_FOR_ADMIN) /* what signetctl gives beside the CSR */
+        n += snprintf(head + n, sizeof head - (size_t)n, "%s|%x|", s->name, s->req.roles);
     int rc = buf_add(&all, head, (size_t)n) || (!with_id && buf_add(&all, s->csr_digest, 32));
     if (rc == 0)
         sha256(s->key, buf_view(&all));

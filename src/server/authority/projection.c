@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/file.h"
@@ -15,13 +18,22 @@
 
 #define LINE_MAX_BYTES 2048
 
+/* So many files are synced one by one, more with all of their file system: that waits for what
+ * anybody wrote there, but once. */
+#define FRESH_MAX 64
+#define SERIAL_TEXT 41
+
 struct projection {
     struct authority *a;
     int journal, certs; /* the file; the folder */
     uint64_t written;   /* the last sequence in the journal and the files */
     uint64_t recorded;  /* the last one that meta.projected says is on disk */
-    struct event *timer;
+    struct event *timer, *child_ended;
     int scheduled;
+    char fresh[FRESH_MAX][SERIAL_TEXT]; /* certificates written since the last sync … */
+    size_t fresh_count;                 /* … or more than fit */
+    pid_t syncing;                      /* the child that syncs; 0: none */
+    uint64_t synced;                    /* what it will have synced */
     char problem[512];
 };
 
@@ -61,6 +73,9 @@ static int write_certificate(struct projection *p, const struct certificate_row 
     char *pem = certificate_pem(row->der);
     if (!pem)
         return err_set(err, ERR_internal, "no memory");
+    if (p->fresh_count < FRESH_MAX)
+        memcpy(p->fresh[p->fresh_count], serial, sizeof serial);
+    p->fresh_count++;
     int fd = open_certificate(p, serial, err), rc = fd < 0 ? -1 : 0;
     size_t len = strlen(pem);
     if (rc == 0 && write(fd, pem, len) != (ssize_t)len)
@@ -144,23 +159,123 @@ static void recorded(int durable, void *arg)
 }
 
 /* A sync that failed is not tried again: what is on the disk then, nobody knows. */
-static int sync_all(struct projection *p)
+static void sync_failed(void)
 {
-    if (p->written == p->recorded)
-        return 0;
-    if (fdatasync(p->journal) || syncfs(p->certs))
-        fatal("journal.log or certs: a sync failed: %s", strerror(errno));
-    p->recorded = p->written;
+    fatal("journal.log or certs: a sync failed; the disk may have lost writes");
+}
+
+static int is_synced(struct projection *p, uint64_t seq)
+{
+    p->recorded = seq;
     return store_submit(p->a->store, record, recorded, p);
 }
 
-int projection_flush(struct projection *p, struct err *err)
+static int sync_path(int folder, const char *path)
+{
+    int fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int rc = fd < 0 ? -1 : fsync(fd);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* The file, and the folders that name it. */
+static int sync_certificate(int certs, const char *serial)
+{
+    char path[80];
+    snprintf(path, sizeof path, "%.2s/%.2s/%s.pem", serial, serial + 2, serial);
+    if (sync_path(certs, path))
+        return -1;
+    path[5] = '\0';
+    if (sync_path(certs, path))
+        return -1;
+    path[2] = '\0';
+    return sync_path(certs, path);
+}
+
+static int sync_all(const struct projection *p, int journal, int certs)
+{
+    if (fdatasync(journal))
+        return -1;
+    if (p->fresh_count > FRESH_MAX)
+        return syncfs(certs);
+    for (size_t i = 0; i < p->fresh_count; i++)
+        if (sync_certificate(certs, p->fresh[i]))
+            return -1;
+    return p->fresh_count ? fsync(certs) : 0;
+}
+
+/* A sync takes seconds on a busy disk: a child waits, and requests go on. It keeps only the two
+ * descriptors, so that no peer takes it for the authority. */
+_Noreturn static void sync_in_child(const struct projection *p)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int ok = dup2(p->journal, 0) == 0 && dup2(p->certs, 1) == 1 && close_range(2, ~0u, 0) == 0;
+    _exit(ok && sync_all(p, 0, 1) == 0 ? 0 : 1);
+}
+
+static void start_sync(struct projection *p)
+{
+    if (p->syncing || p->written == p->recorded)
+        return;
+    p->synced = p->written;
+    p->syncing = fork();
+    if (p->syncing == 0)
+        sync_in_child(p);
+    if (p->syncing > 0)
+        p->fresh_count = 0;
+    if (p->syncing < 0) {
+        p->syncing = 0;
+        log_warn("no process for a sync: %s; it is tried again", strerror(errno));
+        projection_wanted(p);
+    }
+}
+
+static void take_end(struct projection *p, int status)
+{
+    p->syncing = 0;
+    if (!WIFEXITED(status))
+        p->fresh_count = FRESH_MAX + 1; /* ended from outside: nobody knows how far it came */
+    else if (WEXITSTATUS(status) != 0)
+        sync_failed();
+    else if (is_synced(p, p->synced))
+        log_warn("no memory to record how far the files are");
+}
+
+static void on_child_ended(evutil_socket_t number, short what, void *arg)
+{
+    (void)number, (void)what;
+    struct projection *p = arg;
+    int status;
+    if (!p->syncing || waitpid(p->syncing, &status, WNOHANG) != p->syncing)
+        return;
+    take_end(p, status);
+    if (p->written != p->recorded)
+        projection_wanted(p);
+}
+
+static int write_all(struct projection *p, struct err *err)
 {
     int more = 1;
     while (more)
         if (write_batch(p, &more, err))
             return -1;
-    return sync_all(p) ? err_set(err, ERR_internal, "no memory") : 0;
+    return 0;
+}
+
+int projection_flush(struct projection *p, struct err *err)
+{
+    int status;
+    if (write_all(p, err))
+        return -1;
+    if (p->syncing && waitpid(p->syncing, &status, 0) == p->syncing)
+        take_end(p, status);
+    if (p->written == p->recorded)
+        return 0;
+    if (sync_all(p, p->journal, p->certs))
+        sync_failed();
+    p->fresh_count = 0;
+    return is_synced(p, p->written) ? err_set(err, ERR_internal, "no memory") : 0;
 }
 
 static void on_timer(evutil_socket_t socket, short what, void *arg)
@@ -169,7 +284,7 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
     struct projection *p = arg;
     struct err err;
     p->scheduled = 0;
-    if (projection_flush(p, &err)) {
+    if (write_all(p, &err)) {
         if (!p->problem[0])
             log_error("%s; it is tried again", err.text);
         snprintf(p->problem, sizeof p->problem, "%s", err.text);
@@ -179,6 +294,7 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
     if (p->problem[0])
         log_info("journal and files are complete again");
     p->problem[0] = '\0';
+    start_sync(p);
 }
 
 void projection_wanted(struct projection *p)
@@ -298,7 +414,9 @@ int projection_open(struct projection **out, struct authority *a, struct err *er
 {
     struct projection *p = calloc(1, sizeof *p);
     char path[PATH_MAX];
-    if (!p || !(p->timer = evtimer_new(a->base, on_timer, p)))
+    if (!p || !(p->timer = evtimer_new(a->base, on_timer, p)) ||
+        !(p->child_ended = evsignal_new(a->base, SIGCHLD, on_child_ended, p)) ||
+        evsignal_add(p->child_ended, NULL))
         fatal("no memory");
     p->a = a;
     p->journal = p->certs = -1;
@@ -326,6 +444,9 @@ void projection_close(struct projection *p)
     if (!p)
         return;
     event_free(p->timer);
+    event_free(p->child_ended);
+    if (p->syncing)
+        waitpid(p->syncing, NULL, 0);
     if (p->journal >= 0)
         close(p->journal);
     if (p->certs >= 0)

@@ -44,7 +44,8 @@ struct signers {
     unsigned custody_missing;
 };
 
-#define MAX_TRIES 2
+/* A digest at which so many signers died or gave up is not tried with the next one. */
+#define MAX_TRIES 3
 
 static int64_t monotonic_ms(void)
 {
@@ -113,23 +114,30 @@ static void dispatch(struct signers *all)
     }
 }
 
-static void retry_or_fail(struct signers *all, struct job *j, const char *why)
+static void put_back(struct signers *all, struct job *j)
 {
-    if (++j->tries >= MAX_TRIES) {
-        job_fail(j, why);
-        return;
-    }
     TAILQ_INSERT_HEAD(&all->waiting[j->priority], j, next);
     all->waiting_count++;
 }
 
+static void retry_or_fail(struct signers *all, struct job *j, const char *why)
+{
+    if (++j->tries >= MAX_TRIES)
+        job_fail(j, why);
+    else
+        put_back(all, j);
+}
+
+/* In their order; only the one that it worked on had a try. */
 static void give_back(struct signer *s, const char *why)
 {
     struct job *j;
-    while ((j = TAILQ_FIRST(&s->jobs))) {
+    while ((j = TAILQ_LAST(&s->jobs, jobs))) {
         TAILQ_REMOVE(&s->jobs, j, next);
-        s->count--;
-        retry_or_fail(s->all, j, why);
+        if (--s->count == 0)
+            retry_or_fail(s->all, j, why);
+        else
+            put_back(s->all, j);
     }
 }
 
@@ -175,7 +183,8 @@ static struct job *take_job(struct signer *s, uint64_t id)
 
 static int on_signed(struct signer *s, uint64_t id, const struct msg_signed *m)
 {
-    struct job *j = take_job(s, id);
+    /* none would be taken for a failure, and that has a reason with it */
+    struct job *j = m->signature.len ? take_job(s, id) : NULL;
     if (!j)
         return -1;
     struct signers *all = s->all;

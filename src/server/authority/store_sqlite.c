@@ -17,6 +17,7 @@
 #include "common/log.h"
 
 #define SCHEMA 1
+#define CHECKPOINT_PAGES 2000
 #define EVENT_MAX 1280                /* a journal line: number, time, up to 1023 of text, hash */
 extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
 
@@ -199,9 +200,20 @@ static int bind(sqlite3_stmt *st, const char *format, va_list ap)
     return rc;
 }
 
+/* SQLite reports a failed fdatasync as IOERR_FSYNC. What the kernel then has of the file nobody
+ * knows: end, and let the next start read what is really there. */
+static void end_if_sync_failed(sqlite3 *db)
+{
+    int code = sqlite3_extended_errcode(db);
+    if (code == SQLITE_IOERR_FSYNC || code == SQLITE_IOERR_DIR_FSYNC)
+        fatal("a sync of the database failed (%s): the disk may have lost writes",
+              sqlite3_errmsg(db));
+}
+
 static void note_problem(struct store *s)
 {
     snprintf(s->problem, sizeof s->problem, "the database: %s", sqlite3_errmsg(s->db));
+    end_if_sync_failed(s->db);
 }
 
 /* Binds and steps once. 0: a row (in *row, valid until the statement's next use), 1: no row,
@@ -275,8 +287,8 @@ static int may_make(const char *state, struct err *err)
     if (!exists(state, "journal.log") && !exists(state, "certs"))
         return 0;
     return err_set(err, ERR_storage_unavailable,
-                   "%s/signet.db is missing, but a journal or certificates are there: restore the "
-                   "database from a backup; it is not made anew",
+                   "%s/signet.db is missing or empty, but a journal or certificates are there: "
+                   "restore the database from a backup; it is not made anew",
                    state);
 }
 
@@ -287,6 +299,16 @@ static int make_schema(sqlite3 *db)
     int rc = sql ? sqlite3_exec(db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
     sqlite3_free(sql);
     return rc == SQLITE_OK ? 0 : -1;
+}
+
+/* Nothing is in it: it is new, or the very first start was ended before the schema was there. */
+static int is_empty(sqlite3 *db)
+{
+    sqlite3_stmt *st = NULL;
+    int empty = sqlite3_prepare_v2(db, "SELECT 1 FROM sqlite_schema", -1, &st, NULL) == SQLITE_OK &&
+                sqlite3_step(st) == SQLITE_DONE;
+    sqlite3_finalize(st);
+    return empty;
 }
 
 static int check_schema(struct store *s, const char *path, struct err *err)
@@ -311,30 +333,58 @@ static int quick_check(sqlite3 *db)
     return good ? 0 : -1;
 }
 
-static int set_up(struct store *s, const char *path, int is_new, int writing, struct err *err)
+/* What wal_autocheckpoint does, which would keep a failed sync to itself. */
+static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
+{
+    (void)arg;
+    if (pages >= CHECKPOINT_PAGES &&
+        sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
+        end_if_sync_failed(db);
+    return SQLITE_OK; /* otherwise the log grows, and the next commit tries again */
+}
+
+static int set_up(struct store *s, const char *path, const char *state, int writing,
+                  struct err *err)
 {
     static const char pragmas[] = "PRAGMA busy_timeout=5000; PRAGMA foreign_keys=ON;"
                                   "PRAGMA trusted_schema=OFF; PRAGMA temp_store=MEMORY;";
-    static const char for_writing[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                                      "PRAGMA wal_autocheckpoint=2000;";
+    static const char for_writing[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;";
     if (sqlite3_exec(s->db, pragmas, NULL, NULL, NULL) ||
-        (writing && sqlite3_exec(s->db, for_writing, NULL, NULL, NULL)) ||
-        (is_new && make_schema(s->db)))
+        (writing && sqlite3_exec(s->db, for_writing, NULL, NULL, NULL)))
         return database_error(s->db, path, err);
+    if (writing && is_empty(s->db)) {
+        if (may_make(state, err))
+            return -1;
+        if (make_schema(s->db))
+            return database_error(s->db, path, err);
+    }
     if (check_schema(s, path, err))
         return -1;
     if (writing && quick_check(s->db))
         return err_set(err, ERR_storage_unavailable,
                        "%s is corrupt: restore a backup; it is not made anew", path);
+    if (writing)
+        sqlite3_wal_hook(s->db, on_wal, NULL);
+    return 0;
+}
+
+/* The folder may be reached by links, as administrators make them; of the rest SQLite refuses them
+ * (SQLITE_OPEN_NOFOLLOW looks at the whole path). */
+static int database_path(char path[PATH_MAX], const char *state, struct err *err)
+{
+    char folder[PATH_MAX];
+    if (!realpath(state, folder))
+        return err_set(err, ERR_storage_unavailable, "%s: %s", state, strerror(errno));
+    if (snprintf(path, PATH_MAX, "%s/signet.db", folder) >= PATH_MAX)
+        return err_set(err, ERR_storage_unavailable, "%s: the path is too long", state);
     return 0;
 }
 
 static int open_database(struct store **out, const char *state, int writing, struct err *err)
 {
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/signet.db", state);
-    int is_new = writing && !exists(state, "signet.db");
-    if (is_new && may_make(state, err))
+    if (database_path(path, state, err) ||
+        (writing && !exists(state, "signet.db") && may_make(state, err)))
         return -1;
     struct store_tx *tx = calloc(1, sizeof *tx);
     if (!tx)
@@ -346,7 +396,7 @@ static int open_database(struct store **out, const char *state, int writing, str
     if (sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOFOLLOW, NULL) != SQLITE_OK)
         database_error(s->db, path, err);
     else
-        rc = set_up(s, path, is_new, writing, err);
+        rc = set_up(s, path, state, writing, err);
     if (rc == 0)
         *out = s;
     else
@@ -368,6 +418,11 @@ void store_close(struct store *s)
 {
     if (!s)
         return;
+    struct task *t;
+    while ((t = STAILQ_FIRST(&s->waiting))) {
+        STAILQ_REMOVE_HEAD(&s->waiting, next);
+        free(t);
+    }
     close_row(s);
     for (int i = 0; i < S_COUNT; i++)
         sqlite3_finalize(s->statements[i]);
@@ -399,25 +454,16 @@ const char *store_problem(const struct store *s)
     return s->problem[0] ? s->problem : NULL;
 }
 
-/* One decision; its writes are taken back when it says no. -1: the transaction is lost. */
+/* One decision; its writes are taken back when it says no. -1: the transaction is lost; on a full
+ * disk SQLite itself rolls all of it back. */
 static int decide(struct store *s, struct task *t)
 {
     if (run(s, S_savepoint, ""))
         return -1;
     t->done = t->decide(tx_of(s), t->arg) == 0;
-    if (!t->done && run(s, S_rollback_to, ""))
+    if (!t->done && (sqlite3_get_autocommit(s->db) || run(s, S_rollback_to, "")))
         return -1;
     return run(s, S_release, "");
-}
-
-/* SQLite reports a failed fdatasync as IOERR_FSYNC. What the kernel then has of the file nobody
- * knows: end, and let the next start read what is really there. */
-static void end_if_sync_failed(struct store *s)
-{
-    int code = sqlite3_extended_errcode(s->db);
-    if (code == SQLITE_IOERR_FSYNC || code == SQLITE_IOERR_DIR_FSYNC)
-        fatal("a sync of the database failed (%s): the disk may have lost writes",
-              sqlite3_errmsg(s->db));
 }
 
 static int run_round(struct store *s, struct tasks *round)
@@ -443,8 +489,6 @@ void store_commit(struct store *s)
     if (durable) {
         s->problem[0] = '\0';
     } else {
-        note_problem(s);
-        end_if_sync_failed(s);
         if (!sqlite3_get_autocommit(s->db) && run(s, S_rollback, ""))
             fatal("the database cannot roll back: %s", sqlite3_errmsg(s->db));
     }
@@ -834,6 +878,9 @@ int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *f
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    for (char *p = text; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?'; /* one event, one line */
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &tm));
     int n = snprintf(line, sizeof line, "%llu %s %s", (unsigned long long)seq + 1, when, text);
     size_t len = n > 0 ? (size_t)n : 0;

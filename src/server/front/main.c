@@ -11,10 +11,11 @@
  * Descriptors at start: 3 supervisor (SEQPACKET; its end ends this process), 4 the configuration,
  * 5 authority (SEQPACKET; its end too), 6 listening socket for HTTPS, 7 for plain HTTP (optional).
  *
- * It serves from when the authority has sent the listener's certificate and the CA chain. SIGTERM:
- * requests in flight are answered, new ones are refused with 503, and it ends. SIGUSR1: others have
- * taken over; for a moment it still answers what comes on the connections that it has, then the
- * same.
+ * It serves plain HTTP from when the authority has sent the CA chain, HTTPS from when it has sent
+ * the listener's certificate too: a CRL can be had while the token that signs the latter is away.
+ * SIGTERM: requests in flight are answered, new ones are refused with 503, and it ends. SIGUSR1:
+ * others have taken over; for a moment it still answers what comes on the connections that it has,
+ * then the same.
  */
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -45,7 +46,7 @@ struct front {
     struct tls *tls;
     struct http *https, *http; /* http NULL: there is no plain port */
     struct service service;
-    int serving, failed;
+    int serving_plain, serving, failed;
 };
 
 static void stop(struct front *f)
@@ -81,10 +82,20 @@ static void serve_if_ready(struct front *f)
     if (f->serving || !tls_ready(f->tls))
         return;
     f->serving = 1;
-    if (http_accept(f->https, FD_HTTPS, &err) || (f->http && http_accept(f->http, FD_HTTP, &err)))
+    if (http_accept(f->https, FD_HTTPS, &err))
         fail(f, err.text);
     else if (channel_send(f->supervisor, MSG_ready, 0, &ready, -1))
         fail(f, "the supervisor cannot be told");
+}
+
+static void serve_plain(struct front *f)
+{
+    struct err err = {0};
+    if (f->serving_plain || !f->http)
+        return;
+    f->serving_plain = 1;
+    if (http_accept(f->http, FD_HTTP, &err))
+        fail(f, err.text);
 }
 
 static void on_request(struct exchange *x, void *arg)
@@ -127,6 +138,7 @@ static int on_chain(const struct msg_chain *m, void *arg)
         log_error("the CA chain: %s", err.text);
         return -1;
     }
+    serve_plain(f);
     serve_if_ready(f);
     return 0;
 }

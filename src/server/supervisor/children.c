@@ -243,6 +243,7 @@ int child_check_authority(struct supervisor *s, struct err *err)
         if (msg_receive(control[0], &m, PROC_AUTHORITY, PROC_SUPERVISOR) == 1 &&
             m.type == MSG_failed && msg_decode(&failed, MSG_failed, m.fields) == 0)
             err_set(err, ERR_field_value, "%s", failed.detail);
+        config_locate(s->config, err);
         waitpid(pid, &status, 0);
     }
     close(control[0]);

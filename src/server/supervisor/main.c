@@ -54,6 +54,14 @@ static void stop(struct supervisor *s, int exit_code)
             child_signal(c, SIGTERM);
 }
 
+void end_child(const struct child *c)
+{
+    if (c->role == PROC_SIGNER && !c->ready &&
+        monotonic_ms() - c->started_at <= SIGNER_START_DEADLINE)
+        return;
+    child_signal(c, SIGKILL);
+}
+
 static void back_off(struct slot *slot, const struct child *c)
 {
     int64_t now = monotonic_ms();
@@ -122,6 +130,9 @@ static int start_authority(struct supervisor *s)
 /* All anew, after the authority ended: nobody keeps a socket to the dead one. */
 static void restart_all(struct supervisor *s)
 {
+    struct child *c;
+    LIST_FOREACH (c, &s->children, next)
+        end_child(c);
     if (!LIST_EMPTY(&s->children) || monotonic_ms() < s->restart_at)
         return;
     for (unsigned i = 0; i < s->config->signers; i++)
@@ -167,7 +178,7 @@ static void kill_all(struct supervisor *s, enum role_name role)
     struct child *c;
     LIST_FOREACH (c, &s->children, next)
         if (c->role == role)
-            child_signal(c, SIGKILL);
+            end_child(c);
 }
 
 static void go_on_stopping(struct supervisor *s)
@@ -210,7 +221,9 @@ static void on_ready(struct child *c)
 {
     struct supervisor *s = c->s;
     c->ready = 1;
-    if (c->role == PROC_SIGNER)
+    if (c->role == PROC_SIGNER && !c->slot) /* of a configuration that is no more */
+        child_signal(c, SIGKILL);
+    else if (c->role == PROC_SIGNER)
         tell_token_state(s, TOKEN_OK, "");
     if (c->role == PROC_FRONT && ready_children(s, PROC_FRONT) == s->config->fronts) {
         if (!s->announced)
@@ -222,8 +235,11 @@ static void on_ready(struct child *c)
 
 static void on_failed(struct child *c, const struct msg_failed *m)
 {
+    struct err err;
+    err_set(&err, ERR_internal, "%s", m->detail);
+    config_locate(c->s->config, &err);
     c->fault = m->fault;
-    snprintf(c->detail, sizeof c->detail, "%s", m->detail);
+    snprintf(c->detail, sizeof c->detail, "%s", err.text);
     if (m->fault == TOKEN_PIN_REFUSED)
         pin_refused_now(c->s->config, m->detail);
 }
@@ -253,7 +269,7 @@ static void end_peer(struct supervisor *s, const struct msg_peer_end *m)
     struct child *c;
     LIST_FOREACH (c, &s->children, next)
         if (c->role == m->role && c->number == m->number)
-            child_signal(c, SIGKILL);
+            end_child(c); /* not one that is still opening the token: that is the next already */
 }
 
 void on_child_message(struct child *c, const struct msg *m)
@@ -334,7 +350,7 @@ static void authority_ended(struct supervisor *s, struct child *c)
     struct child *other;
     LIST_FOREACH (other, &s->children, next)
         if (other != c)
-            child_signal(other, SIGKILL);
+            end_child(other);
     s->restart_backoff = now - c->started_at > LIVED_WELL ? 0
                          : s->restart_backoff             ? s->restart_backoff * 2
                                                           : BACKOFF_FIRST;

@@ -111,7 +111,7 @@ static void hand_over_signers(struct supervisor *s, const struct config *was, st
         if (c)
             c->slot = keeps ? &slots[i] : NULL;
         if (c && !keeps)
-            child_signal(c, SIGKILL);
+            end_child(c);
     }
     if (anew)
         s->pin_blocked = 0;

@@ -74,6 +74,10 @@ const char *role_text(enum role_name role);
 
 void on_child_message(struct child *c, const struct msg *m);
 void on_child_end(struct child *c); /* reaped and hung up */
+/* Kills it; but a signer that is still opening the token is let be until its deadline: SoftHSM
+ * rewrites its token file at each login, not atomically, and a kill in that instant loses the token
+ * for good. It ends by itself when it finds the authority gone. */
+void end_child(const struct child *c);
 
 /* ---- reload.c ---- */
 

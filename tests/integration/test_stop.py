@@ -1,0 +1,189 @@
+"""Stopping, and not starting."""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from signet_site import BIN, PATIENCE, Connection, Key, mac, run, wait_for
+
+
+def test_requests_in_flight_are_answered(site):
+    """The signers stand still while SIGTERM comes: each request that was taken still gets its certificate."""
+    site.start()
+    op = site.operator()
+    lines, answers = [site.connect(op) for _ in range(8)], [None] * 8
+    for line in lines:
+        line.ask("get_status")
+    signers = site.roles()["signer"]
+    for pid in signers:
+        os.kill(pid, signal.SIGSTOP)
+
+    def ask(i):
+        answers[i] = lines[i].issue(Key(mac(i)))
+    askers = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
+    for t in askers:
+        t.start()
+    wait_for(lambda: site.query("SELECT count(*) FROM certificate WHERE state = 0 AND profile = 'device'") == [(8,)],
+             "eight open intents")
+    site.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: "in flight" in site.log(), "signetd is stopping")
+    time.sleep(0.5)
+    assert site.process.poll() is None
+    with pytest.raises(OSError):  # nobody new
+        socket.create_connection(("127.0.0.1", site.http_port), timeout=1).recv(1)
+    for pid in signers:
+        os.kill(pid, signal.SIGCONT)
+    for t in askers:
+        t.join()
+    assert [status for status, _ in answers] == [200] * 8, answers
+    assert site.process.wait(PATIENCE) == 0
+    site.start()
+    site.check_books([pem for _, pem in answers])
+
+
+class Load(threading.Thread):
+    """Device after device, until an answer is missing."""
+
+    def __init__(self, site, op, number):
+        super().__init__()
+        self.site, self.op, self.number = site, op, number
+        self.received, self.other, self.began, self.done = [], [], None, 0
+
+    def run(self):
+        connection, i, status = Connection(self.site, self.op), 0, 200
+        while status == 200:
+            i += 1
+            key = Key(mac(self.number << 16 | i))
+            self.began = time.monotonic()
+            try:
+                status, result = connection.issue(key)
+            except Exception as e:
+                if isinstance(e, OSError) and not connection.answering:
+                    return  # not a byte of an answer
+                status, result = type(e).__name__, e
+            self.done = time.monotonic()
+            if status == 200:
+                self.received.append(result)
+            elif (status, result) != (503, "draining"):
+                self.other.append((status, result))
+
+
+def test_term_under_load(site):
+    site.start()
+    op = site.operator()
+    load = [Load(site, op, n) for n in range(8)]
+    for t in load:
+        t.start()
+    wait_for(lambda: sum(len(t.received) for t in load) > 200, "200 certificates")
+    asked = time.monotonic()
+    site.stop()
+    for t in load:
+        t.join()
+    received = [pem for t in load for pem in t.received]
+    assert [t.other for t in load if t.other] == []
+    # what had been sent for a while when SIGTERM came was answered
+    lost = [asked - t.began for t in load if t.done < t.began < asked - 0.1]
+    assert lost == []
+    assert site.query("SELECT count(*) FROM certificate WHERE state IN (0, 4)") == [(0,)]
+    site.start()
+    books = site.check_books(received)
+    assert sum(row[1] == "device" for row in books.values()) == len(received)  # nothing made that nobody got
+
+
+def test_second_term_ends_at_once(site):
+    site.start()
+    op = site.operator()
+    for pid in site.roles()["signer"]:
+        os.kill(pid, signal.SIGSTOP)
+    t = threading.Thread(target=lambda: pytest.raises(Exception, site.issue, op, Key(mac(1))))
+    t.start()
+    wait_for(lambda: site.query("SELECT count(*) FROM certificate WHERE state = 0") == [(1,)], "an open intent")
+    site.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: "in flight" in site.log(), "signetd is stopping")
+    site.process.send_signal(signal.SIGTERM)
+    assert site.process.wait(PATIENCE) == 1
+    t.join()
+    site.start()
+    assert site.issue(op, Key(mac(1)))[0] == 200
+    site.check_books()
+
+
+def test_second_signetd_on_the_same_state(site):
+    site.start()
+    process, site.process = site.process, None
+    before = len(site.log())
+    code, said = site.run_to_end()
+    assert code == 1 and "another signetd runs on this state" in said and str(site.state) in said, said
+    assert "error" not in site.log()[:before]
+    site.process = process
+    assert site.issue(site.operator(), Key(mac(1)))[0] == 200  # the first is none the worse
+
+
+@pytest.mark.parametrize("setting", ["server_listen", "server_http_listen"])
+def test_port_in_use(site, setting):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = "127.0.0.1:%d" % other.getsockname()[1]
+        site.set(setting, address)
+        code, said = site.run_to_end()
+    assert code == 1 and f"cannot listen on {address}" in said and "choose another" in said, said
+    assert not (site.state / "signet.db").exists()  # nothing was begun
+
+
+def line_of(site, text):
+    return [n for n, line in enumerate(site.conf.read_text().splitlines(), 1) if line.startswith(text)][0]
+
+
+BROKEN = [
+    # appended or set, the line that must be named begins with this, words of the message
+    (lambda s: s.set("server_fronts", "many"), "fronts", ["fronts", "many"]),
+    (lambda s: s.set("server_fronts", "0"), "fronts", ["fronts"]),
+    (lambda s: s.set("server_colour", "blue"), "colour", ["colour"]),
+    (lambda s: s.set("server_listen", "nowhere"), "listen", ["listen", "address:port"]),
+    (lambda s: s.set("server_public_url", "https://x"), "public_url", ["public_url", "http://"]),
+    (lambda s: s.set("token_key_id", "xyz"), "key_id", ["key_id", "hex"]),
+    (lambda s: s.set("ca_crl_life", "11d"), "crl_life", ["crl_life"]),
+    (lambda s: append(s, ".include /etc/passwd"), ".include", [".include"]),
+    (lambda s: append(s, "[profile odd]\nsubject = CN={name}\nkeyUsage = critical, flying\n"), "keyUsage",
+     ["odd", "keyUsage"]),
+    (lambda s: append(s, "[profile odd]\nsubject = CN={name}\nnot_after = soon\n"), "not_after",
+     ["odd", "not_after"]),
+    (lambda s: append(s, "[profile odd]\nroles = wizard\n"), "roles", ["odd", "wizard"]),
+]
+
+
+def append(site, text):
+    site.conf.write_text(site.conf.read_text() + text + "\n")
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_check_names_the_line(site, number):
+    spoil, begins, words = BROKEN[number]
+    spoil(site)
+    done = run(BIN / "signetd", "--check", "--config", site.conf, code=1, cwd=site.dir)
+    where = f"{site.conf}:{line_of(site, begins)}:"
+    for word in [where, *words]:
+        assert word in done.stderr, (word, done.stderr)
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    code, said = site.run_to_end()
+    assert code == 1 and where in said, said
+
+
+def test_check(site):
+    done = run(BIN / "signetd", "--check", "--config", site.conf, cwd=site.dir)
+    assert "is valid" in done.stdout and done.stderr == ""
+    assert not (site.state / "signet.db").exists()
+    (site.state / "intermediate.pem").rename(site.dir / "gone.pem")
+    done = run(BIN / "signetd", "--check", "--config", site.conf, code=1, cwd=site.dir)
+    assert "intermediate.pem" in done.stderr
+    (site.dir / "gone.pem").rename(site.state / "intermediate.pem")
+    (site.state / "ca-chain.pem").write_bytes((site.state / "intermediate.pem").read_bytes())
+    done = run(BIN / "signetd", "--check", "--config", site.conf, code=1, cwd=site.dir)
+    assert "ca-chain.pem" in done.stderr
+    done = run(BIN / "signetd", "--check", "--config", "/nowhere/signet.conf", code=1, cwd=site.dir)
+    assert "/nowhere/signet.conf" in done.stderr

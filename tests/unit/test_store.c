@@ -1,0 +1,1245 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <sqlite3.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "server/authority/store.h"
+#include "temp.h"
+
+#define NOW 1800000000
+
+/* ---- a disk that fails on demand: SQLite's own file layer, with some calls put between ---- */
+
+static struct {
+    int write_full, sync_fails, sync_fails_of_database;
+    sqlite3_file *database;
+    sqlite3_io_methods methods[2]; /* of the database, of all else: that has no shared memory */
+    int (*write)(sqlite3_file *, const void *, int, sqlite3_int64);
+    int (*sync)(sqlite3_file *, int);
+    int (*open)(sqlite3_vfs *, sqlite3_filename, sqlite3_file *, int, int *);
+} disk;
+
+static int disk_write(sqlite3_file *f, const void *data, int n, sqlite3_int64 at)
+{
+    return disk.write_full ? SQLITE_FULL : disk.write(f, data, n, at);
+}
+
+static int disk_sync(sqlite3_file *f, int flags)
+{
+    int fails = disk.sync_fails || (disk.sync_fails_of_database && f == disk.database);
+    return fails ? SQLITE_IOERR_FSYNC : disk.sync(f, flags);
+}
+
+static int disk_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *f, int flags, int *out)
+{
+    int rc = disk.open(vfs, name, f, flags, out);
+    if (rc != SQLITE_OK || !f->pMethods)
+        return rc;
+    sqlite3_io_methods *own = &disk.methods[!(flags & SQLITE_OPEN_MAIN_DB)];
+    if (flags & SQLITE_OPEN_MAIN_DB)
+        disk.database = f;
+    *own = *f->pMethods;
+    disk.write = own->xWrite;
+    disk.sync = own->xSync;
+    own->xWrite = disk_write;
+    own->xSync = disk_sync;
+    f->pMethods = own;
+    return rc;
+}
+
+static int disk_install(void)
+{
+    static sqlite3_vfs vfs;
+    vfs = *sqlite3_vfs_find(NULL);
+    disk.open = vfs.xOpen;
+    vfs.xOpen = disk_open;
+    vfs.zName = "failing";
+    return sqlite3_vfs_register(&vfs, 1);
+}
+
+/* ---- rounds ---- */
+
+/* One task: what to do, and what became of it. */
+struct work {
+    int (*decide)(struct store_tx *tx, struct work *w);
+    int decided, completed, durable;
+    int64_t id;
+    uint64_t n;
+    uint8_t tag;
+};
+
+static int decide(struct store_tx *tx, void *arg)
+{
+    struct work *w = arg;
+    w->decided++;
+    return w->decide(tx, w);
+}
+
+static void complete(int durable, void *arg)
+{
+    struct work *w = arg;
+    w->completed++;
+    w->durable = durable;
+}
+
+static void submit(struct store *s, struct work *w)
+{
+    w->decided = w->completed = 0;
+    w->durable = -1;
+    assert_int_equal(store_submit(s, decide, complete, w), 0);
+}
+
+static int commit(struct store *s, struct work *w)
+{
+    submit(s, w);
+    store_commit(s);
+    assert_int_equal(w->completed, 1);
+    return w->durable;
+}
+
+static int do_it(struct store *s, int (*what)(struct store_tx *tx, struct work *w))
+{
+    struct work w = {.decide = what};
+    return commit(s, &w);
+}
+
+static int read_it(struct store *s, int (*what)(struct store_tx *tx, struct work *w),
+                   struct work *w)
+{
+    w->decide = what;
+    return store_read(s, decide, w);
+}
+
+static int set_a(struct store_tx *tx, struct work *w)
+{
+    return tx_set_meta(tx, "a", (int64_t)w->n);
+}
+
+static int set_b_and_refuse(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    return tx_set_meta(tx, "b", 1) ? 0 : -1;
+}
+
+static int set_c(struct store_tx *tx, struct work *w)
+{
+    return tx_set_meta(tx, "c", (int64_t)w->n);
+}
+
+static int64_t meta(struct store *s, const char *name);
+
+static struct store *opened(const char *state)
+{
+    struct store *s = NULL;
+    struct err err = {0};
+    if (store_open(&s, state, &err))
+        fail_msg("%s", err.text);
+    return s;
+}
+
+static struct store *fresh(const char *state)
+{
+    char path[200];
+    static const char *const names[] = {"signet.db", "signet.db-wal", "signet.db-shm"};
+    mkdir(state, 0755);
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", state, names[i]);
+        unlink(path);
+    }
+    return opened(state);
+}
+
+struct question {
+    const char *name;
+    int64_t value;
+    int rc;
+};
+
+static int ask_meta(struct store_tx *tx, void *arg)
+{
+    struct question *q = arg;
+    q->rc = tx_meta(tx, q->name, &q->value);
+    return q->rc < 0 ? -1 : 0;
+}
+
+/* -1: not there */
+static int64_t meta(struct store *s, const char *name)
+{
+    struct question q = {.name = name};
+    assert_int_equal(store_read(s, ask_meta, &q), 0);
+    return q.rc ? -1 : q.value;
+}
+
+/* ---- rows ---- */
+
+static int64_t issuer_of(struct store_tx *tx, uint8_t which)
+{
+    uint8_t certificate[4] = {which}, name[32] = {which}, spki[32] = {9};
+    int64_t id = 0;
+    assert_int_equal(tx_issuer(tx, (struct bytes){certificate, sizeof certificate}, name, spki,
+                               NOW + 1000, NOW, &id),
+                     0);
+    return id;
+}
+
+static struct certificate_row row_of(struct store_tx *tx, uint8_t tag, const char *name)
+{
+    struct certificate_row row = {.issuer = issuer_of(tx, 1),
+                                  .serial = {tag, 1, 2},
+                                  .serial_len = 16,
+                                  .profile = "device",
+                                  .not_before = NOW - 300,
+                                  .not_after = NOW + 1000,
+                                  .created_at = NOW,
+                                  .spki_sha256 = {tag},
+                                  .tbs_sha256 = {tag, tag}};
+    snprintf(row.name, sizeof row.name, "%s", name);
+    return row;
+}
+
+static int64_t add_intent(struct store_tx *tx, uint8_t tag, const char *name)
+{
+    struct certificate_row row = row_of(tx, tag, name);
+    assert_int_equal(tx_add_intent(tx, &row), 0);
+    assert_true(row.id > 0);
+    return row.id;
+}
+
+static int64_t add_issued(struct store_tx *tx, uint8_t tag, const char *name)
+{
+    uint8_t der[3] = {0x30, tag, 7}, digest[32];
+    int64_t id = add_intent(tx, tag, name);
+    sha256(digest, (struct bytes){der, sizeof der});
+    assert_int_equal(tx_set_issued(tx, id, (struct bytes){der, sizeof der}, digest, NOW + 1), 0);
+    return id;
+}
+
+/* ---- opening ---- */
+
+static void one_is_made_and_opened_again(void **state)
+{
+    struct store *s = fresh("s1");
+    struct work w = {.decide = set_a, .n = 42};
+    struct stat st;
+    (void)state;
+    assert_int_equal(meta(s, "schema"), 1);
+    assert_int_equal(commit(s, &w), 1);
+    store_close(s);
+    s = opened("s1");
+    assert_int_equal(meta(s, "a"), 42);
+    store_close(s);
+    store_close(NULL);
+    assert_int_equal(stat("s1/signet.db", &st), 0);
+}
+
+static void assert_no_store(const char *state, const char *why)
+{
+    struct store *s = NULL;
+    struct err err = {0};
+    int before = temp_fds();
+    assert_int_equal(store_open(&s, state, &err), -1);
+    assert_null(s);
+    assert_int_equal(err.code, ERR_storage_unavailable);
+    if (!strstr(err.text, why))
+        fail_msg("\"%s\" is not in \"%s\"", why, err.text);
+    assert_int_equal(temp_fds(), before);
+}
+
+/* Journal or certificates say that there was one. */
+static void a_lost_one_is_not_made_anew(void **state)
+{
+    (void)state;
+    mkdir("lost", 0755);
+    temp_write("lost/journal.log", "", 0, 0644);
+    assert_no_store("lost", "it is not made anew");
+    assert_int_not_equal(access("lost/signet.db", F_OK), 0);
+    temp_write("lost/signet.db", "", 0, 0644); /* nor one that somebody touch(1)ed */
+    assert_no_store("lost", "signet.db");
+    unlink("lost/signet.db");
+    unlink("lost/journal.log");
+    mkdir("lost/certs", 0755);
+    assert_no_store("lost", "it is not made anew");
+    rmdir("lost/certs");
+    store_close(opened("lost"));
+}
+
+/* The very first start was ended before the schema was there: it may try again. */
+static void one_half_made_is_made_whole(void **state)
+{
+    (void)state;
+    mkdir("half", 0755);
+    temp_write("half/signet.db", "", 0, 0644);
+    store_close(opened("half"));
+    store_close(fresh("half2"));
+    sqlite3 *db;
+    unlink("half2/signet.db");
+    assert_int_equal(sqlite3_open("half2/signet.db", &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA journal_mode=WAL; PRAGMA user_version=0", 0, 0, 0),
+                     0);
+    sqlite3_close(db);
+    struct store *s = opened("half2");
+    assert_int_equal(meta(s, "schema"), 1);
+    store_close(s);
+}
+
+static void a_missing_folder_is_named(void **state)
+{
+    (void)state;
+    assert_no_store("nowhere", "nowhere");
+}
+
+/* A state folder on another disk, by a link: the link is the administrator's. */
+static void a_link_to_the_folder_is_followed(void **state)
+{
+    (void)state;
+    store_close(fresh("real"));
+    assert_int_equal(symlink("real", "linked"), 0);
+    store_close(opened("linked"));
+    assert_int_equal(mkdir("elsewhere", 0755), 0);
+    assert_int_equal(symlink("../real/signet.db", "elsewhere/signet.db"), 0);
+    assert_no_store("elsewhere", "signet.db"); /* the file itself must not be one */
+}
+
+static void execute(const char *path, const char *sql)
+{
+    sqlite3 *db;
+    char *why = NULL;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, &why))
+        fail_msg("%s", why);
+    sqlite3_close(db);
+}
+
+static void another_schema_is_refused(void **state)
+{
+    (void)state;
+    store_close(fresh("schema"));
+    execute("schema/signet.db", "UPDATE meta SET value=2 WHERE name='schema'");
+    assert_no_store("schema", "has schema 2; this signetd knows 1");
+    execute("schema/signet.db", "DELETE FROM meta");
+    assert_no_store("schema", "schema/signet.db");
+    execute("schema/signet.db", "DROP TABLE meta");
+    assert_no_store("schema", "no such table: meta");
+}
+
+static void scribble(const char *path, off_t at, size_t len)
+{
+    char junk[4096];
+    memset(junk, 'J', sizeof junk);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, junk, len, at), len);
+    close(fd);
+}
+
+static int add_many(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    for (int i = 0; i < 200; i++)
+        add_issued(tx, (uint8_t)i, "n");
+    return 0;
+}
+
+static void a_corrupt_one_is_refused_and_left_as_it_is(void **state)
+{
+    struct stat before, after;
+    (void)state;
+    struct store *s = fresh("corrupt");
+    assert_int_equal(do_it(s, add_many), 1);
+    store_close(s); /* the last one out checkpoints: all is in signet.db */
+    assert_int_equal(stat("corrupt/signet.db", &before), 0);
+    assert_true(before.st_size > 20 * 4096);
+    scribble("corrupt/signet.db", before.st_size - 8192, 4096);
+    assert_no_store("corrupt", "corrupt/signet.db");
+    scribble("corrupt/signet.db", 0, 100); /* not even a database */
+    assert_no_store("corrupt", "do not delete it");
+    assert_int_equal(stat("corrupt/signet.db", &after), 0);
+    assert_int_equal(before.st_size, after.st_size);
+    assert_int_equal(truncate("corrupt/signet.db", 4096), 0);
+    assert_no_store("corrupt", "corrupt/signet.db");
+}
+
+/* ---- rounds ---- */
+
+static void a_decision_that_refuses_takes_back_its_own_writes(void **state)
+{
+    struct store *s = fresh("rounds");
+    struct work a = {.decide = set_a, .n = 1}, b = {.decide = set_b_and_refuse};
+    struct work c = {.decide = set_c, .n = 3};
+    (void)state;
+    assert_false(store_waiting(s));
+    store_commit(s); /* nothing to do */
+    submit(s, &a);
+    submit(s, &b);
+    submit(s, &c);
+    assert_true(store_waiting(s));
+    assert_int_equal(a.decided + b.decided + c.decided, 0); /* not before the round */
+    store_commit(s);
+    assert_false(store_waiting(s));
+    assert_int_equal(a.durable, 1);
+    assert_int_equal(b.durable, 0);
+    assert_int_equal(c.durable, 1);
+    assert_int_equal(a.completed + b.completed + c.completed, 3);
+    assert_int_equal(a.decided + b.decided + c.decided, 3);
+    assert_int_equal(meta(s, "a"), 1);
+    assert_int_equal(meta(s, "b"), -1);
+    assert_int_equal(meta(s, "c"), 3);
+    assert_null(store_problem(s));
+    store_close(s);
+}
+
+static int break_a_rule(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    int64_t id = add_intent(tx, 77, "twice");
+    struct certificate_row again = row_of(tx, 77, "twice");
+    assert_true(id);
+    return tx_add_intent(tx, &again); /* the serial is taken */
+}
+
+static void a_broken_constraint_is_that_decision_s_alone(void **state)
+{
+    struct store *s = fresh("constraint");
+    struct work a = {.decide = set_a, .n = 5}, b = {.decide = break_a_rule};
+    struct work c = {.decide = set_c, .n = 6};
+    (void)state;
+    submit(s, &a);
+    submit(s, &b);
+    submit(s, &c);
+    store_commit(s);
+    assert_int_equal(a.durable, 1);
+    assert_int_equal(b.durable, 0);
+    assert_int_equal(c.durable, 1);
+    assert_int_equal(meta(s, "a"), 5);
+    assert_int_equal(meta(s, "c"), 6);
+    assert_null(store_problem(s));
+    store_close(s);
+}
+
+/* What a completion asks for is the next round's. */
+static struct store *chained;
+static struct work second = {.decide = set_c, .n = 2};
+
+static void submit_second(int durable, void *arg)
+{
+    complete(durable, arg);
+    submit(chained, &second);
+}
+
+static void a_completion_may_submit(void **state)
+{
+    struct work first = {.decide = set_a, .n = 1, .durable = -1};
+    (void)state;
+    chained = fresh("chain");
+    assert_int_equal(store_submit(chained, decide, submit_second, &first), 0);
+    store_commit(chained);
+    assert_int_equal(first.durable, 1);
+    assert_true(store_waiting(chained));
+    assert_int_equal(second.decided, 0);
+    store_commit(chained);
+    assert_int_equal(second.durable, 1);
+    assert_false(store_waiting(chained));
+    store_close(chained);
+}
+
+static void closing_with_work_waiting_calls_nobody(void **state)
+{
+    struct store *s = fresh("closing");
+    struct work w = {.decide = set_a};
+    (void)state;
+    submit(s, &w);
+    store_close(s);
+    assert_int_equal(w.decided + w.completed, 0);
+}
+
+/* ---- disks that fail ---- */
+
+/* All of the round is lost, the reason is told, and service returns by itself. */
+static void a_full_disk_is_told_and_passes(void **state)
+{
+    struct store *s = fresh("full");
+    struct work a = {.decide = set_a, .n = 1}, c = {.decide = set_c, .n = 1};
+    (void)state;
+    disk.write_full = 1;
+    submit(s, &a);
+    submit(s, &c);
+    store_commit(s);
+    disk.write_full = 0;
+    assert_int_equal(a.durable, 0);
+    assert_int_equal(c.durable, 0);
+    assert_non_null(store_problem(s));
+    assert_non_null(strstr(store_problem(s), "disk is full"));
+    assert_int_equal(meta(s, "a"), -1);
+    assert_non_null(store_problem(s)); /* reading proves nothing */
+    assert_int_equal(commit(s, &a), 1);
+    assert_null(store_problem(s));
+    assert_int_equal(meta(s, "a"), 1);
+    assert_int_equal(meta(s, "c"), -1);
+    store_close(s);
+}
+
+/* So much in one round that the disk is full before its commit. */
+static int add_until_full(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    for (int i = 0; i < 20000; i++)
+        if (tx_event(tx, NOW, 0, "%01000d", i))
+            return -1;
+    return 0;
+}
+
+static void a_disk_that_fills_within_a_round_is_told(void **state)
+{
+    (void)state;
+    assert_int_equal(temp_mount("tmpfs", "size=4m"), 0);
+    struct store *s = fresh("tmpfs");
+    struct work a = {.decide = set_a, .n = 1}, b = {.decide = add_until_full};
+    struct work c = {.decide = set_c, .n = 1};
+    submit(s, &a);
+    submit(s, &b);
+    submit(s, &c);
+    store_commit(s);
+    assert_int_equal(a.durable + b.durable + c.durable, 0);
+    assert_non_null(store_problem(s));
+    if (!strstr(store_problem(s), "full") && !strstr(store_problem(s), "I/O"))
+        fail_msg("%s", store_problem(s));
+    store_close(s);
+    s = opened("tmpfs"); /* and it is whole */
+    assert_int_equal(meta(s, "a"), -1);
+    assert_int_equal(commit(s, &a), 1);
+    store_close(s);
+    assert_int_equal(umount("tmpfs"), 0);
+}
+
+static void a_disk_that_becomes_read_only_is_told_and_passes(void **state)
+{
+    (void)state;
+    assert_int_equal(temp_mount("ro", "size=4m"), 0);
+    struct store *s = fresh("ro");
+    struct work a = {.decide = set_a, .n = 1};
+    assert_int_equal(commit(s, &a), 1);
+    store_close(s);
+    assert_int_equal(mount("none", "ro", "none", MS_REMOUNT | MS_RDONLY, "size=4m"), 0);
+    struct err err;
+    int rc = store_open(&s, "ro", &err);
+    if (rc == 0) { /* to read it may do; nothing is acknowledged */
+        a.n = 2;
+        assert_int_equal(commit(s, &a), 0);
+        assert_non_null(store_problem(s));
+        store_close(s);
+    } else {
+        assert_non_null(strstr(err.text, "ro/signet.db"));
+    }
+    assert_int_equal(mount("none", "ro", "none", MS_REMOUNT, "size=4m"), 0);
+    s = opened("ro");
+    assert_int_equal(meta(s, "a"), 1);
+    a.n = 3;
+    assert_int_equal(commit(s, &a), 1);
+    store_close(s);
+    assert_int_equal(umount("ro"), 0);
+}
+
+/* In a child, whose standard error is closed; its exit code. */
+static int exit_of(void (*what)(void))
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(STDERR_FILENO);
+        what();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void with_failing_sync(void)
+{
+    struct store *s = opened("sync");
+    struct work w = {.decide = set_a, .n = 2};
+    submit(s, &w);
+    disk.sync_fails = 1;
+    store_commit(s);
+}
+
+/* So much that the commit is followed by a checkpoint; its sync of the database fails. */
+static void with_failing_checkpoint(void)
+{
+    struct store *s = opened("sync");
+    struct work w = {.decide = add_until_full};
+    submit(s, &w);
+    disk.sync_fails_of_database = 1;
+    store_commit(s);
+}
+
+static void a_failed_sync_ends_the_process(void **state)
+{
+    (void)state;
+    store_close(fresh("sync"));
+    assert_int_equal(exit_of(with_failing_sync), 70);
+    assert_int_equal(exit_of(with_failing_checkpoint), 70);
+    store_close(opened("sync"));
+}
+
+/* ---- certificates ---- */
+
+static int check_rows(struct store_tx *tx, struct work *w)
+{
+    struct certificate_row row, by_id;
+    uint8_t serial[16] = {5, 1, 2}, other[16] = {6, 1, 2}, digest[32];
+    (void)w;
+    int64_t issuer = issuer_of(tx, 1), intent = add_intent(tx, 4, "four");
+    int64_t id = add_issued(tx, 5, "five");
+    assert_int_equal(tx_certificate_by_serial(tx, issuer, (struct bytes){serial, 16}, &row), 0);
+    assert_true(row.id == id);
+    assert_int_equal(row.state, STATE_ISSUED);
+    assert_string_equal(row.name, "five");
+    assert_string_equal(row.profile, "device");
+    assert_int_equal(row.serial_len, 16);
+    assert_memory_equal(row.serial, serial, 16);
+    assert_int_equal(row.spki_sha256[0], 5);
+    assert_int_equal(row.tbs_sha256[1], 5);
+    assert_int_equal(row.operator_id + row.subject_operator + row.revoked_at + row.reason, 0);
+    assert_true(row.not_before == NOW - 300 && row.not_after == NOW + 1000);
+    assert_true(row.created_at == NOW && row.issued_at == NOW + 1);
+    assert_int_equal(row.der.len, 3);
+    assert_int_equal(row.der.data[1], 5);
+    sha256(digest, row.der);
+    assert_memory_equal(row.der_sha256, digest, 32);
+    assert_int_equal(tx_certificate_by_id(tx, id, &by_id), 0);
+    assert_true(by_id.id == id);
+    assert_int_equal(tx_certificate_by_id(tx, intent, &by_id), 0);
+    assert_int_equal(by_id.state, STATE_INTENT);
+    assert_int_equal(by_id.der.len, 0);
+    assert_int_equal(tx_certificate_by_serial(tx, issuer, (struct bytes){other, 16}, &row), 1);
+    assert_int_equal(tx_certificate_by_serial(tx, issuer, (struct bytes){serial, 15}, &row), 1);
+    assert_int_equal(tx_certificate_by_serial(tx, issuer, (struct bytes){NULL, 0}, &row), 1);
+    assert_int_equal(tx_certificate_by_serial(tx, issuer + 1, (struct bytes){serial, 16}, &row), 1);
+    assert_int_equal(tx_certificate_by_id(tx, id + 1, &row), 1);
+    return 0;
+}
+
+static void rows_come_back_as_they_went_in(void **state)
+{
+    struct store *s = fresh("rows");
+    (void)state;
+    assert_int_equal(do_it(s, check_rows), 1);
+    store_close(s);
+}
+
+static int check_issuers(struct store_tx *tx, struct work *w)
+{
+    uint8_t name[32] = {1}, other[32] = {3}, serial[16] = {5, 1, 2};
+    int64_t one = issuer_of(tx, 1), two = issuer_of(tx, 2), found = 0;
+    (void)w;
+    assert_true(one != two);              /* two certificates, though on one key */
+    assert_true(issuer_of(tx, 1) == one); /* the same again is the same */
+    add_issued(tx, 5, "five");
+    struct bytes n = {name, 32}, s = {serial, 16};
+    assert_int_equal(tx_issuer_by_name(tx, n, s, &found), 0);
+    assert_true(found == one);
+    serial[0] = 6;
+    assert_int_equal(tx_issuer_by_name(tx, n, s, &found), 1);
+    serial[0] = 5;
+    assert_int_equal(tx_issuer_by_name(tx, (struct bytes){other, 32}, s, &found), 1);
+    assert_int_equal(tx_issuer_by_name(tx, (struct bytes){name, 31}, s, &found), 1);
+    assert_int_equal(tx_issuer_by_name(tx, (struct bytes){NULL, 0}, s, &found), 1);
+    return 0;
+}
+
+static void issuers_are_told_apart(void **state)
+{
+    struct store *s = fresh("issuers");
+    (void)state;
+    assert_int_equal(do_it(s, check_issuers), 1);
+    store_close(s);
+}
+
+/* A state has its ways in: issued only from intent, orphan only from intent. */
+static int check_transitions(struct store_tx *tx, struct work *w)
+{
+    uint8_t digest[32] = {0};
+    struct bytes der = {digest, 3};
+    (void)w;
+    int64_t issued = add_issued(tx, 1, "a"), orphan = add_intent(tx, 2, "b");
+    assert_int_equal(tx_set_issued(tx, issued, der, digest, NOW), -1);
+    assert_int_equal(tx_set_orphan(tx, issued, NOW), -1);
+    assert_int_equal(tx_set_orphan(tx, orphan, NOW), 0);
+    assert_int_equal(tx_set_orphan(tx, orphan, NOW), -1);
+    assert_int_equal(tx_set_issued(tx, orphan, der, digest, NOW), -1); /* never completed */
+    assert_int_equal(tx_set_revoked(tx, 999, STATE_REVOKED, NOW, 1), -1);
+    assert_int_equal(tx_set_issued(tx, 999, der, digest, NOW), -1);
+    assert_int_equal(tx_set_revoked(tx, issued, STATE_REVOKED, NOW + 5, 4), 0);
+    struct certificate_row row;
+    assert_int_equal(tx_certificate_by_id(tx, issued, &row), 0);
+    assert_int_equal(row.state, STATE_REVOKED);
+    assert_true(row.revoked_at == NOW + 5);
+    assert_int_equal(row.reason, 4);
+    assert_int_equal(row.der.len, 3);
+    return 0;
+}
+
+static void a_state_is_not_left_backwards(void **state)
+{
+    struct store *s = fresh("transitions");
+    (void)state;
+    assert_int_equal(do_it(s, check_transitions), 1);
+    store_close(s);
+    assert_string_equal(certificate_state_name(STATE_ORPHAN), "orphan");
+    assert_string_equal(certificate_state_name((enum certificate_state) - 1), "?");
+    assert_string_equal(certificate_state_name((enum certificate_state)5), "?");
+}
+
+static int live(struct store_tx *tx, const char *name, const char *profile, int64_t now)
+{
+    struct certificate_row row;
+    return tx_live_certificate(tx, name, profile, now, &row);
+}
+
+static int check_live(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    int64_t id = add_intent(tx, 1, "mac");
+    assert_int_equal(live(tx, "mac", "device", NOW), 0); /* an open intent counts */
+    assert_int_equal(live(tx, "MAC", "device", NOW), 1);
+    assert_int_equal(live(tx, "mac", "server", NOW), 1);
+    tx_set_orphan(tx, id, NOW);
+    assert_int_equal(live(tx, "mac", "device", NOW), 1);
+    id = add_issued(tx, 2, "mac");
+    assert_int_equal(live(tx, "mac", "device", NOW), 0);
+    assert_int_equal(live(tx, "mac", "device", NOW + 999), 0);
+    assert_int_equal(live(tx, "mac", "device", NOW + 1000), 1); /* expired */
+    tx_set_revoked(tx, id, STATE_HELD, NOW, 6);
+    assert_int_equal(live(tx, "mac", "device", NOW), 0);
+    tx_set_revoked(tx, id, STATE_REVOKED, NOW, 1);
+    assert_int_equal(live(tx, "mac", "device", NOW), 1);
+    return 0;
+}
+
+static void a_live_certificate_is_found(void **state)
+{
+    struct store *s = fresh("live");
+    (void)state;
+    assert_int_equal(do_it(s, check_live), 1);
+    store_close(s);
+}
+
+static int check_keys(struct store_tx *tx, struct work *w)
+{
+    uint8_t key[32] = {1}, unused[32] = {2};
+    (void)w;
+    int64_t id = add_issued(tx, 1, "mac");
+    assert_int_equal(tx_key_of_other(tx, key, "mac", "device"), 1);
+    assert_int_equal(tx_key_of_other(tx, key, "other", "device"), 0);
+    assert_int_equal(tx_key_of_other(tx, key, "mac", "server"), 0);
+    assert_int_equal(tx_key_of_other(tx, unused, "other", "device"), 1);
+    tx_set_revoked(tx, id, STATE_REVOKED, NOW, 1); /* revoked does not free a key */
+    assert_int_equal(tx_key_of_other(tx, key, "other", "device"), 0);
+    return 0;
+}
+
+static void a_key_stays_its_subject_s(void **state)
+{
+    struct store *s = fresh("keys");
+    (void)state;
+    assert_int_equal(do_it(s, check_keys), 1);
+    store_close(s);
+}
+
+static int check_requests(struct store_tx *tx, struct work *w)
+{
+    uint8_t key[32] = {1}, second_key[32] = {2};
+    struct request_row row = {.body_sha256 = {3}}, back = {0};
+    (void)w;
+    row.certificate = add_intent(tx, 1, "mac");
+    row.result = 77;
+    assert_int_equal(tx_request(tx, key, &back), 1);
+    assert_int_equal(tx_add_request(tx, key, &row, NOW), 0);
+    assert_int_equal(tx_add_request(tx, second_key, &row, NOW), 0);
+    assert_int_equal(tx_request(tx, key, &back), 0);
+    assert_true(back.certificate == row.certificate);
+    assert_true(back.result == 77);
+    assert_memory_equal(back.body_sha256, row.body_sha256, 32);
+    /* an orphan's are forgotten, all of them: a retry starts anew */
+    assert_int_equal(tx_set_orphan(tx, row.certificate, NOW), 0);
+    assert_int_equal(tx_request(tx, key, &back), 1);
+    assert_int_equal(tx_request(tx, second_key, &back), 1);
+    row.certificate = 0; /* of several certificates: only the result is kept */
+    assert_int_equal(tx_add_request(tx, key, &row, NOW), 0);
+    assert_int_equal(tx_request(tx, key, &back), 0);
+    assert_true(back.certificate == 0 && back.result == 77);
+    return 0;
+}
+
+static int request_twice(struct store_tx *tx, struct work *w)
+{
+    uint8_t key[32] = {1};
+    (void)w;
+    struct request_row row = {.certificate = add_intent(tx, 9, "mac")};
+    return tx_add_request(tx, key, &row, NOW) || tx_add_request(tx, key, &row, NOW);
+}
+
+static int request_for_none(struct store_tx *tx, struct work *w)
+{
+    uint8_t key[32] = {7};
+    const struct request_row row = {.certificate = 12345};
+    (void)w;
+    return tx_add_request(tx, key, &row, NOW);
+}
+
+static void an_orphan_forgets_its_requests(void **state)
+{
+    struct store *s = fresh("requests");
+    (void)state;
+    assert_int_equal(do_it(s, check_requests), 1);
+    store_close(s);
+}
+
+static int minus_one_if(int rc)
+{
+    return rc ? -1 : 0;
+}
+
+static int decide_twice(struct store_tx *tx, struct work *w)
+{
+    return minus_one_if(request_twice(tx, w));
+}
+
+static int decide_none(struct store_tx *tx, struct work *w)
+{
+    return minus_one_if(request_for_none(tx, w));
+}
+
+static void one_request_has_one_certificate(void **state)
+{
+    struct store *s = fresh("requests2");
+    (void)state;
+    assert_int_equal(do_it(s, decide_twice), 0);
+    assert_int_equal(do_it(s, decide_none), 0);
+    store_close(s);
+}
+
+static int check_intents(struct store_tx *tx, struct work *w)
+{
+    struct certificate_row row;
+    int n = 0;
+    (void)w;
+    add_issued(tx, 1, "a");
+    add_intent(tx, 2, "b");
+    add_intent(tx, 3, "c");
+    while (tx_open_intent(tx, &row) == 0 && n < 10) {
+        assert_int_equal(row.state, STATE_INTENT);
+        assert_int_equal(tx_set_orphan(tx, row.id, NOW), 0);
+        n++;
+    }
+    assert_int_equal(n, 2);
+    struct store_counts counts;
+    add_intent(tx, 4, "d");
+    assert_int_equal(tx_set_revoked(tx, add_issued(tx, 5, "e"), STATE_REVOKED, NOW, 1) ||
+                         tx_set_revoked(tx, add_issued(tx, 6, "f"), STATE_HELD, NOW, 6),
+                     0);
+    assert_int_equal(tx_counts(tx, &counts), 0);
+    assert_int_equal(counts.issued, 1);
+    assert_int_equal(counts.revoked, 2);
+    assert_int_equal(counts.orphans, 2);
+    assert_int_equal(counts.open, 1);
+    return 0;
+}
+
+static int check_no_counts(struct store_tx *tx, struct work *w)
+{
+    struct store_counts counts = {1, 1, 1, 1};
+    (void)w;
+    assert_int_equal(tx_counts(tx, &counts), 0);
+    assert_int_equal(counts.issued + counts.revoked + counts.orphans + counts.open, 0);
+    return 0;
+}
+
+static void open_intents_and_counts(void **state)
+{
+    struct store *s = fresh("counts");
+    (void)state;
+    assert_int_equal(do_it(s, check_no_counts), 1);
+    assert_int_equal(do_it(s, check_intents), 1);
+    store_close(s);
+}
+
+/* ---- operators ---- */
+
+static int check_operators(struct store_tx *tx, struct work *w)
+{
+    static const char *const names[] = {"bob", "alice", "carol"};
+    struct operator_row op = {0}, back;
+    (void)w;
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(op.name, sizeof op.name, "%s", names[i]);
+        op.roles = 1u << i;
+        assert_int_equal(tx_add_operator(tx, &op, NOW), 0);
+    }
+    assert_int_equal(tx_operator_by_name(tx, "bob", &back), 0);
+    assert_int_equal(back.roles, 1);
+    assert_int_equal(back.revoked_at, 0);
+    assert_int_equal(tx_operator_by_name(tx, "BOB", &back), 1);
+    assert_int_equal(tx_operator_by_name(tx, "bo", &back), 1);
+    assert_int_equal(tx_operator_by_id(tx, 999, &back), 1);
+    char seen[100] = "", last[65] = "";
+    while (tx_operator_after(tx, last, &back) == 0) {
+        strcat(strcat(seen, back.name), " ");
+        snprintf(last, sizeof last, "%s", back.name);
+    }
+    assert_string_equal(seen, "alice bob carol ");
+    assert_int_equal(tx_operator_by_name(tx, "alice", &op), 0);
+    op.roles = 12;
+    op.revoked_at = NOW;
+    assert_int_equal(tx_set_operator(tx, &op), 0);
+    assert_int_equal(tx_operator_by_id(tx, op.id, &back), 0);
+    assert_int_equal(back.roles, 12);
+    assert_true(back.revoked_at == NOW);
+    op.id = 999;
+    assert_int_equal(tx_set_operator(tx, &op), -1);
+    return 0;
+}
+
+static int operator_twice(struct store_tx *tx, struct work *w)
+{
+    struct operator_row op = {.name = "bob"};
+    (void)w;
+    return tx_add_operator(tx, &op, NOW);
+}
+
+static int check_operator_certificates(struct store_tx *tx, struct work *w)
+{
+    struct operator_row op = {.name = "dave"};
+    struct certificate_row row, found;
+    int64_t ids[3];
+    (void)w;
+    assert_int_equal(tx_add_operator(tx, &op, NOW), 0);
+    for (uint8_t i = 0; i < 3; i++) {
+        row = row_of(tx, (uint8_t)(50 + i), "dave");
+        row.subject_operator = op.id;
+        row.operator_id = op.id;
+        assert_int_equal(tx_add_intent(tx, &row), 0);
+        ids[i] = row.id;
+    }
+    assert_int_equal(tx_operator_certificate(tx, op.id, INT64_MAX, NOW, &found), 0);
+    assert_true(found.id == ids[2]);
+    assert_true(found.subject_operator == op.id && found.operator_id == op.id);
+    assert_int_equal(tx_operator_certificate(tx, op.id, ids[2], NOW, &found), 0);
+    assert_true(found.id == ids[1]);
+    assert_int_equal(tx_set_orphan(tx, ids[0], NOW), 0);
+    assert_int_equal(tx_operator_certificate(tx, op.id, ids[1], NOW, &found), 1);
+    assert_int_equal(tx_operator_certificate(tx, op.id, INT64_MAX, NOW + 1000, &found), 1);
+    assert_int_equal(tx_operator_certificate(tx, op.id + 1, INT64_MAX, NOW, &found), 1);
+    return 0;
+}
+
+static void operators_have_one_name_each(void **state)
+{
+    struct store *s = fresh("operators");
+    (void)state;
+    assert_int_equal(do_it(s, check_operators), 1);
+    assert_int_equal(do_it(s, operator_twice), 0);
+    assert_int_equal(do_it(s, check_operator_certificates), 1);
+    store_close(s);
+}
+
+/* ---- journal ---- */
+
+static int add_events(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    int64_t id = add_issued(tx, 1, "mac");
+    char text[3000];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    return tx_event(tx, NOW, 0, "start version=%s", "1") ||
+           tx_event(tx, NOW + 1, id, "issued serial=%s", "01") ||
+           tx_event(tx, NOW + 2, 0, "%s", text);
+}
+
+/* By the contract alone: SHA-256 of the hash before and of "seq time text". */
+static int recompute(struct store_tx *tx, struct work *w)
+{
+    uint8_t hash[32] = {0}, head[32];
+    struct event_row e;
+    uint64_t seq = 0;
+    while (tx_event_after(tx, seq, &e) == 0) {
+        char hex[65], time[40];
+        size_t len = strlen(e.line) - 65;
+        struct buf both = {0};
+        assert_true(e.seq == seq + 1);
+        assert_null(strchr(e.line, '\n'));
+        assert_int_equal(e.line[len], ' ');
+        assert_int_equal(buf_add(&both, hash, 32) || buf_add(&both, e.line, len), 0);
+        sha256(hash, buf_view(&both));
+        buf_free(&both);
+        hex_encode(hex, (struct bytes){hash, 32});
+        assert_string_equal(e.line + len + 1, hex);
+        snprintf(time, sizeof time, "%d 2027-01-15T08:00:0%dZ ", (int)e.seq, (int)seq);
+        assert_memory_equal(e.line, time, strlen(time));
+        assert_int_equal(e.certificate != 0, e.seq == 2);
+        seq = e.seq;
+    }
+    assert_int_equal(tx_journal_head(tx, &w->n, head), 0);
+    assert_true(w->n == seq);
+    assert_memory_equal(head, hash, 32);
+    return 0;
+}
+
+static int refused_event(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    return tx_event(tx, NOW, 0, "refused") ? 0 : -1;
+}
+
+static void the_journal_is_a_chain(void **state)
+{
+    struct store *s = fresh("journal");
+    struct work w = {0};
+    (void)state;
+    assert_int_equal(read_it(s, recompute, &w), 0);
+    assert_int_equal(w.n, 0);
+    assert_int_equal(do_it(s, add_events), 1);
+    assert_int_equal(do_it(s, refused_event), 0);
+    assert_int_equal(read_it(s, recompute, &w), 0);
+    assert_int_equal(w.n, 3);
+    store_close(s);
+    s = opened("journal"); /* and goes on in the next process */
+    assert_int_equal(read_it(s, recompute, &w), 0);
+    store_close(s);
+}
+
+static int forge_event(struct store_tx *tx, struct work *w)
+{
+    struct event_row e;
+    (void)w;
+    assert_int_equal(tx_event(tx, NOW, 0, "x\n2 2027-01-15T08:00:00Z forged\r\x1b[2J"), 0);
+    assert_int_equal(tx_event_after(tx, 0, &e), 0);
+    assert_null(strpbrk(e.line, "\n\r\x1b"));
+    return 0;
+}
+
+static void an_event_is_one_line(void **state)
+{
+    struct store *s = fresh("forge");
+    (void)state;
+    assert_int_equal(do_it(s, forge_event), 1);
+    store_close(s);
+}
+
+/* ---- CRLs ---- */
+
+static int check_crls(struct store_tx *tx, struct work *w)
+{
+    int64_t one = issuer_of(tx, 1), two = issuer_of(tx, 2);
+    struct crl_row crl = {.issuer = one, .number = 1, .this_update = NOW, .next_update = NOW + 9},
+                   back;
+    (void)w;
+    assert_int_equal(tx_last_crl(tx, one, 0, 0, &back), 1);
+    for (crl.number = 1; crl.number <= 12; crl.number++) /* numbers, not texts, are compared */
+        assert_int_equal(tx_add_crl(tx, &crl), 0);
+    assert_int_equal(tx_last_crl(tx, one, 0, 0, &back), 0);
+    assert_true(back.number == 12);
+    assert_int_equal(back.published, 0);
+    assert_int_equal(tx_last_crl(tx, one, 0, 1, &back), 1);
+    crl.number = 9;
+    crl.journal_seq = 77;
+    memset(crl.sha256, 3, 32);
+    assert_int_equal(tx_set_crl_published(tx, &crl), 0);
+    assert_int_equal(tx_last_crl(tx, one, 0, 1, &back), 0);
+    assert_true(back.number == 9 && back.journal_seq == 77 && back.published);
+    assert_true(back.this_update == NOW && back.next_update == NOW + 9);
+    assert_memory_equal(back.sha256, crl.sha256, 32);
+    assert_int_equal(tx_last_crl(tx, one, 1, 0, &back), 1);
+    assert_int_equal(tx_last_crl(tx, two, 0, 0, &back), 1);
+    crl.number = 13;
+    assert_int_equal(tx_set_crl_published(tx, &crl), -1);
+    return 0;
+}
+
+static int crl_number_twice(struct store_tx *tx, struct work *w)
+{
+    struct crl_row crl = {.issuer = issuer_of(tx, 1), .number = 12};
+    (void)w;
+    return tx_add_crl(tx, &crl);
+}
+
+static void a_crl_number_is_used_once(void **state)
+{
+    struct store *s = fresh("crls");
+    (void)state;
+    assert_int_equal(do_it(s, check_crls), 1);
+    assert_int_equal(do_it(s, crl_number_twice), 0);
+    store_close(s);
+}
+
+struct list {
+    uint8_t tags[300];
+    size_t count, stop;
+    int sum_of_reasons;
+};
+
+static int collect(const struct revoked_row *row, void *arg)
+{
+    struct list *l = arg;
+    assert_int_equal(row->serial.len, 16);
+    assert_true(row->revoked_at >= NOW);
+    l->tags[l->count++] = row->serial.data[0];
+    l->sum_of_reasons += row->reason;
+    return l->stop && l->count == l->stop;
+}
+
+static int check_revoked(struct store_tx *tx, struct work *w)
+{
+    struct list l = {0}, some = {.stop = 2}, none = {0}, other = {0};
+    int64_t issuer = issuer_of(tx, 1);
+    (void)w;
+    for (unsigned tag = 250; tag >= 10; tag -= 10) /* against the order of serials */
+        add_issued(tx, (uint8_t)tag, "x");
+    add_intent(tx, 1, "open");
+    tx_set_orphan(tx, add_intent(tx, 3, "orphan"), NOW);
+    struct certificate_row row;
+    for (uint8_t tag = 250; tag >= 20; tag = (uint8_t)(tag - 20)) {
+        uint8_t serial[16] = {tag, 1, 2};
+        assert_int_equal(tx_certificate_by_serial(tx, issuer, (struct bytes){serial, 16}, &row), 0);
+        int held = tag == 250;
+        tx_set_revoked(tx, row.id, held ? STATE_HELD : STATE_REVOKED, NOW, held ? 6 : 1);
+    }
+    static const uint8_t expected[] = {3, 30, 50, 70, 90, 110, 130, 150, 170, 190, 210, 230, 250};
+    assert_int_equal(tx_each_revoked(tx, issuer, 0, 0, collect, &l), 0);
+    assert_int_equal(l.count, sizeof expected);
+    assert_memory_equal(l.tags, expected, sizeof expected);
+    assert_int_equal(l.sum_of_reasons, 6 + 11);
+    /* all expire at NOW + 1000 */
+    l = (struct list){0};
+    assert_int_equal(tx_each_revoked(tx, issuer, 0, NOW + 1000, collect, &l), 0);
+    assert_int_equal(l.count, sizeof expected);
+    assert_int_equal(tx_each_revoked(tx, issuer, 0, NOW + 1001, collect, &none), 0);
+    assert_int_equal(tx_each_revoked(tx, issuer, 1, 0, collect, &other), 0);
+    assert_int_equal(tx_each_revoked(tx, issuer + 1, 0, 0, collect, &other), 0);
+    assert_int_equal(none.count + other.count, 0);
+    assert_int_equal(tx_each_revoked(tx, issuer, 0, 0, collect, &some), -1);
+    assert_int_equal(some.count, 2);
+    return 0;
+}
+
+static void a_crl_lists_by_serial_what_belongs_on_it(void **state)
+{
+    struct store *s = fresh("revoked");
+    (void)state;
+    assert_int_equal(do_it(s, check_revoked), 1);
+    store_close(s);
+}
+
+/* ---- a second connection ---- */
+
+static int add_two(struct store_tx *tx, struct work *w)
+{
+    add_issued(tx, w->tag, "x");
+    add_issued(tx, (uint8_t)(w->tag + 1), "x");
+    return 0;
+}
+
+static struct store *writer;
+
+/* While it looks, the writer commits; it must see what was there when it began. */
+static int look_twice(struct store_tx *tx, struct work *w)
+{
+    struct store_counts before, after;
+    struct work more = {.decide = add_two, .tag = w->tag};
+    assert_int_equal(tx_counts(tx, &before), 0);
+    assert_int_equal(commit(writer, &more), 1);
+    assert_int_equal(tx_counts(tx, &after), 0);
+    assert_true(before.issued == after.issued);
+    w->n = after.issued;
+    return 0;
+}
+
+static int count_issued(struct store_tx *tx, struct work *w)
+{
+    struct store_counts counts;
+    assert_int_equal(tx_counts(tx, &counts), 0);
+    w->n = counts.issued;
+    return 0;
+}
+
+static void a_reader_sees_one_snapshot_and_stops_nobody(void **state)
+{
+    struct work w = {.tag = 10};
+    struct store *reader;
+    struct err err;
+    (void)state;
+    writer = fresh("reader");
+    assert_int_equal(store_open_read_only(&reader, "reader", &err), 0);
+    assert_int_equal(read_it(reader, look_twice, &w), 0);
+    assert_int_equal(w.n, 0);
+    w.tag = 20;
+    assert_int_equal(read_it(reader, look_twice, &w), 0);
+    assert_int_equal(w.n, 2);
+    assert_int_equal(read_it(reader, count_issued, &w), 0);
+    assert_int_equal(w.n, 4);
+    store_close(reader);
+    store_close(writer);
+}
+
+static void a_reader_cannot_write(void **state)
+{
+    struct work w = {.decide = set_a};
+    struct store *reader;
+    struct err err;
+    (void)state;
+    store_close(fresh("reader2"));
+    assert_int_equal(store_open_read_only(&reader, "reader2", &err), 0);
+    assert_int_equal(commit(reader, &w), 0);
+    assert_int_equal(meta(reader, "a"), -1);
+    store_close(reader);
+    assert_int_equal(store_open_read_only(&reader, "no-such-state", &err), -1);
+    assert_int_not_equal(access("no-such-state", F_OK), 0);
+}
+
+static int enter(void **state)
+{
+    return temp_enter(state) || disk_install() ? -1 : 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_is_made_and_opened_again),
+        cmocka_unit_test(a_lost_one_is_not_made_anew),
+        cmocka_unit_test(one_half_made_is_made_whole),
+        cmocka_unit_test(a_missing_folder_is_named),
+        cmocka_unit_test(a_link_to_the_folder_is_followed),
+        cmocka_unit_test(another_schema_is_refused),
+        cmocka_unit_test(a_corrupt_one_is_refused_and_left_as_it_is),
+        cmocka_unit_test(a_decision_that_refuses_takes_back_its_own_writes),
+        cmocka_unit_test(a_broken_constraint_is_that_decision_s_alone),
+        cmocka_unit_test(a_completion_may_submit),
+        cmocka_unit_test(closing_with_work_waiting_calls_nobody),
+        cmocka_unit_test(a_full_disk_is_told_and_passes),
+        cmocka_unit_test(a_disk_that_fills_within_a_round_is_told),
+        cmocka_unit_test(a_disk_that_becomes_read_only_is_told_and_passes),
+        cmocka_unit_test(a_failed_sync_ends_the_process),
+        cmocka_unit_test(rows_come_back_as_they_went_in),
+        cmocka_unit_test(issuers_are_told_apart),
+        cmocka_unit_test(a_state_is_not_left_backwards),
+        cmocka_unit_test(a_live_certificate_is_found),
+        cmocka_unit_test(a_key_stays_its_subject_s),
+        cmocka_unit_test(an_orphan_forgets_its_requests),
+        cmocka_unit_test(one_request_has_one_certificate),
+        cmocka_unit_test(open_intents_and_counts),
+        cmocka_unit_test(operators_have_one_name_each),
+        cmocka_unit_test(the_journal_is_a_chain),
+        cmocka_unit_test(an_event_is_one_line),
+        cmocka_unit_test(a_crl_number_is_used_once),
+        cmocka_unit_test(a_crl_lists_by_serial_what_belongs_on_it),
+        cmocka_unit_test(a_reader_sees_one_snapshot_and_stops_nobody),
+        cmocka_unit_test(a_reader_cannot_write),
+    };
+    return cmocka_run_group_tests(tests, enter, temp_leave);
+}
