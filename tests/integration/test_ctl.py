@@ -449,6 +449,9 @@ DAMAGES = {
     "CRL gone": (lambda b, c: (c.state / "crl.der").unlink(), "CRL", "crl.der is missing"),
     "CRL of another CA":
         (lambda b, c: shutil.copy(c.state / "root-crl.der", c.state / "crl.der"), "CRL", "did not sign it"),
+    "CRL's row gone":
+        (lambda b, c: sql(c, "DELETE FROM crl WHERE number = (SELECT max(number) FROM crl)"), "CRL",
+         "which this store never gave out"),
     "CRL's row changed":
         (lambda b, c: sql(c, "UPDATE crl SET sha256=zeroblob(32)"), "CRL", "is not the CRL"),
 }
