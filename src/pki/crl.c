@@ -128,7 +128,7 @@ static int check_entry(const struct crl_entry *e, struct err *err)
     struct bytes s = e->serial;
     if (s.len == 0 || s.len > 20 || s.data[0] == 0 || s.data[0] > 0x7f)
         return err_set(err, ERR_internal, "CRL: a serial is not a positive number of 20 bytes");
-    if (!crl_reason_name(e->reason))
+    if (!crl_reason_name(e->reason) || e->reason == REASON_REMOVE_FROM_CRL)
         return err_set(err, ERR_internal, "CRL: there is no reason %d", e->reason);
     return 0;
 }

@@ -48,6 +48,9 @@ static int add_attribute(struct profile *p, const char *text, struct err *err)
         return err_set(err, ERR_field_value, "more than %d attributes", PROFILE_ATTRIBUTES_MAX);
     if (!equals || equals == text || !equals[1])
         return err_set(err, ERR_field_value, "\"%s\" is not an attribute such as O=Example", text);
+    const char *hole = strstr(equals, "{name}");
+    if (hole && strstr(hole + 1, "{name}"))
+        return err_set(err, ERR_field_value, "{name} stands twice in \"%s\"", text);
     struct attribute *a = &p->subject[p->attributes++];
     a->type = strndup(text, (size_t)(equals - text));
     a->value = strdup(equals + 1);

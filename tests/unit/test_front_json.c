@@ -164,7 +164,7 @@ static void fields_by_the_table(void **state)
     GIVES(operation_unknown, "{\"operation\":\"\"}");
     GIVES(operation_unknown, "{\"operation\":\"Get_crl\"}");
     GIVES(field_missing, "{\"operation\":\"req_client_cert\"}");
-    GIVES(field_missing, "{\"operation\":\"revoke_cert\",\"reason\":\"superseded\"}");
+    GIVES(field_missing, "{\"operation\":\"get_cert\"}");
     GIVES(field_unknown, "{\"operation\":\"req_client_cert\",\"csr\":\"AAAA\",\"serial\":\"4f\"}");
     GIVES(field_unknown, "{\"operation\":\"get_status\",\"request_id\":\"a\"}");
     GIVES(field_type, "{\"operation\":\"req_client_cert\",\"csr\":1}");

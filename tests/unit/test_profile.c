@@ -157,7 +157,8 @@ static void mistakes_are_named(void **state)
         {"operations = req_client_cert", "roles", "nobody"},
         {"operations = req_clinet_cert", "operations", "req_clinet_cert"},
         {"subject = CN=board", "subject", "{name}"},
-        {"subject = CN={name}, OU={name}", "subject", "{name}"},
+        {"subject = CN={name}, OU={name}", NULL, NULL}, /* as in an IDevID: serialNumber too */
+        {"subject = CN={name}{name}", "subject", "{name}"},
         {"subject = CN={name}, Example", "subject", "Example"},
         {"subject = CM={name}", "subject", "CM"},
         {"subject = CN={name}, C=Germany", "subject", "string too long"},
