@@ -701,7 +701,7 @@ def test_backup_refusals(site):
     assert list(site.dir.glob("backup.*")) == [] and list(out.iterdir()) == []
     site.stop()
     out.rmdir()
-    site.ctl("backup", "--out", out)  # also beside no signetd
+    site.ctl("backup", "--out", f"{out}/")  # also beside no signetd
     assert out.stat().st_mode & 0o777 == 0o700
 
 

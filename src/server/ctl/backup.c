@@ -127,11 +127,14 @@ static int put_in_place(struct backup *b, const char *out)
     return sync_path(dirname(copy), &b->c->err);
 }
 
-static int make(struct backup *b, const char *out)
+static int make(struct backup *b, char *out)
 {
     struct store *s;
     struct stat st;
     struct err *err = &b->c->err;
+    size_t len = strlen(out);
+    while (len > 1 && out[len - 1] == '/')
+        out[--len] = '\0';
     if (lstat(out, &st) == 0)
         return err_set(err, ERR_already_exists, "%s is there already; name a new folder", out);
     if (ctl_store(b->c, &s))
@@ -158,7 +161,7 @@ int cmd_backup(struct ctl *c, int argc, char **argv)
     static const struct option options[] = {
         {"out", required_argument, NULL, 'o'}, {"help", no_argument, NULL, 'h'}, {0}};
     struct backup b = {.c = c};
-    const char *out = NULL;
+    char *out = NULL;
     int option;
     optind = 1;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
