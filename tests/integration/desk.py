@@ -142,7 +142,7 @@ STATE_AFTER = {"orphan": ORPHAN, "issued": ISSUED, "unheld": ISSUED, "held": HEL
 
 def check_books(site, received=(), with_crl=True):
     """Site.check_books() where certificates were put on hold: store, journal, files and CRL agree with each other.
-    {serial: (state, reason, time, name, profile)} of all."""
+    {serial: (state, reason, time, name, profile, kinds of its events)} of all."""
     lives, last = {}, {}
     for text in site.check_journal():
         kind, *fields = text.split(" ")
@@ -168,7 +168,7 @@ def check_books(site, received=(), with_crl=True):
         assert ssl.PEM_cert_to_DER_cert(pem.decode()) == row[5]
     if with_crl:
         check_crl(site, {serial: row[1:3] for serial, row in rows.items() if row[0] != ISSUED})
-    return {serial: row[:5] for serial, row in rows.items()}
+    return {serial: (*row[:5], lives[serial]) for serial, row in rows.items()}
 
 
 REASONS = {0: None, 1: "keyCompromise", 2: "cACompromise", 3: "affiliationChanged", 4: "superseded",
