@@ -373,11 +373,11 @@ static int renew(struct renewal *r, struct session *s, const struct options *o, 
 {
     if (lock_folder(r, f) || load_present(r, f))
         return -1;
-    /* before anything is made: the key must be readable and the certificate's */
-    int decided = 0, was_there = has(r->dir, PENDING);
+    int was_there = has(r->dir, PENDING);
     if (was_there && open_pending(r, f))
         return -1;
-    decided = was_there && has(r->sub, DEVICE_CERT);
+    int decided = was_there && has(r->sub, DEVICE_CERT);
+    /* before anything is made: the key must be readable and the certificate's */
     if (!decided && connect_as_device(r, s, f))
         return -1;
     if (!was_there && open_pending(r, f))

@@ -275,15 +275,27 @@ static int fail_timeout(const struct http *h, struct failure *f)
                        "check --server and the network, or raise --connect-timeout");
 }
 
+/* A certificate outside of its time: as likely as not it is this machine's clock. */
+static int add_clock(long error, struct failure *f)
+{
+    char text[32];
+    time_t now = time(NULL);
+    struct tm tm;
+    if ((error != X509_V_ERR_CERT_NOT_YET_VALID && error != X509_V_ERR_CERT_HAS_EXPIRED) ||
+        !gmtime_r(&now, &tm) || !strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm))
+        return -1;
+    return fail_add(f, "this machine's clock says %s: is it right?", text);
+}
+
 static int fail_server_certificate(const struct http *h, struct failure *f)
 {
     long error = 0;
     curl_easy_getinfo(h->curl, CURLINFO_SSL_VERIFYRESULT, &error);
-    return fail(f, EXIT_VERIFY, "server_certificate",
-                "%s is not the server that was pinned: %s; nothing was sent to it",
-                h->settings->server,
-                error > X509_V_ERR_UNSPECIFIED ? X509_verify_cert_error_string(error)
-                                               : "its certificate is for another host name");
+    fail(f, EXIT_VERIFY, "server_certificate",
+         "%s is not the server that was pinned: %s; nothing was sent to it", h->settings->server,
+         error > X509_V_ERR_UNSPECIFIED ? X509_verify_cert_error_string(error)
+                                        : "its certificate is for another host name");
+    return add_clock(error, f);
 }
 
 static int fail_handshake(const struct http *h, struct failure *f)

@@ -49,7 +49,7 @@ static const struct row rows[] = {
      "by a file with a serial number a line; -: standard input", 0},
     {"issued-by", "OPERATOR", AT(issued_by), FOR_REVOKE, "all that this operator had issued", 0},
     {"state", "STATE", AT(state), FOR_LIST, "issued, revoked, held or orphan", 0},
-    {"operator", "NAME", AT(operator_name), FOR_LIST, "whom it was issued for", 0},
+    {"operator", "NAME", AT(operator_name), FOR_LIST, "the operator who had it issued", 0},
     {"from", "TIME", AT(from), FOR_REVOKE | FOR_LIST,
      "issued then or later: 2026-11-23 or 2026-11-23T12:00:00Z (UTC)", 0},
     {"to", "TIME", AT(to), FOR_REVOKE | FOR_LIST, "issued then or earlier; a date: that whole day",
