@@ -49,6 +49,11 @@ int listen_on(const char *address, char text[80], struct err *err)
         return err_set(err, ERR_field_value, "cannot listen on %s: %s; give an IP address", address,
                        gai_strerror(rc));
     int fd = try_listen(found);
+    /* fronts of a signetd that was killed hold the port for a moment longer than it */
+    for (int i = 0; fd < 0 && errno == EADDRINUSE && i < 20; i++) {
+        usleep(100000);
+        fd = try_listen(found);
+    }
     int why = errno;
     freeaddrinfo(found);
     if (fd < 0)
