@@ -88,13 +88,13 @@ static int start_slot(struct supervisor *s, struct slot *slot, enum role_name ro
 static void start_signers(struct supervisor *s)
 {
     int64_t now = monotonic_ms();
-    for (unsigned i = 0; i < s->config->signers; i++) {
-        struct slot *slot = &s->signers[i];
-        if (slot->child && !slot->child->ready) {
-            if (now - slot->child->started_at > SIGNER_START_DEADLINE)
-                child_signal(slot->child, SIGKILL);
-            return;
-        }
+    struct child *c;
+    LIST_FOREACH (c, &s->children, next) {
+        if (c->role != PROC_SIGNER || c->ready)
+            continue;
+        if (now - c->started_at > SIGNER_START_DEADLINE)
+            child_signal(c, SIGKILL);
+        return;
     }
     for (unsigned i = 0; i < s->config->signers && !s->pin_blocked; i++) {
         struct slot *slot = &s->signers[i];
@@ -240,7 +240,7 @@ static void on_failed(struct child *c, const struct msg_failed *m)
     config_locate(c->s->config, &err);
     c->fault = m->fault;
     snprintf(c->detail, sizeof c->detail, "%s", err.text);
-    if (m->fault == TOKEN_PIN_REFUSED)
+    if (m->fault == TOKEN_PIN_REFUSED && c->role == PROC_SIGNER)
         pin_refused_now(c->s->config, m->detail);
 }
 
@@ -268,7 +268,7 @@ static void end_peer(struct supervisor *s, const struct msg_peer_end *m)
 {
     struct child *c;
     LIST_FOREACH (c, &s->children, next)
-        if (c->role == m->role && c->number == m->number)
+        if (c->role == m->role && c->number == m->number && !c->retiring && s->phase != STOPPING)
             end_child(c); /* not one that is still opening the token: that is the next already */
 }
 
@@ -317,6 +317,8 @@ static void say_end(const struct child *c)
 static void signer_ended(struct supervisor *s, struct child *c)
 {
     struct slot *slot = c->slot;
+    if (c->fault == TOKEN_PIN_REFUSED || c->fault == TOKEN_PIN_LAST)
+        s->pin_blocked = 1;
     if (!slot)
         return; /* of a configuration that is no more */
     slot->child = NULL;
@@ -325,8 +327,6 @@ static void signer_ended(struct supervisor *s, struct child *c)
         tell_token_state(s, c->fault, c->detail);
     else
         tell_token_state(s, TOKEN_LOST, "the signer process ended");
-    if (c->fault == TOKEN_PIN_REFUSED || c->fault == TOKEN_PIN_LAST)
-        s->pin_blocked = 1;
     if (s->phase == STARTING && is_configuration_fault(c->fault))
         stop(s, 1);
     else if (c->fault && !c->ready) /* the same awaits the others: give the token time */

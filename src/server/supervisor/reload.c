@@ -8,6 +8,17 @@
 #include "common/log.h"
 #include "server/supervisor/supervisor.h"
 
+/* Zeros for a file that cannot be read: the authority says what is wrong with it. */
+static void digest_file(uint8_t out[32], const char *path)
+{
+    struct buf text;
+    memset(out, 0, 32);
+    if (file_read(&text, path, CONFIG_SIZE_MAX, NULL))
+        return;
+    sha256(out, buf_view(&text));
+    buf_free(&text);
+}
+
 int load_config(struct supervisor *s, struct err *err)
 {
     struct buf text;
@@ -17,6 +28,8 @@ int load_config(struct supervisor *s, struct err *err)
     if (rc == 0 && (s->config_fd = config_memfd(buf_view(&text), err)) < 0)
         rc = -1;
     buf_free(&text);
+    if (rc == 0)
+        digest_file(s->ca_sha256, s->config->certificate);
     if (rc == 0 && access(s->config->module, R_OK))
         rc = err_set(err, ERR_field_value,
                      "[token] module %s: %s; give the path of the PKCS#11 module",
@@ -72,8 +85,11 @@ static int prepare(struct supervisor *fresh, const struct supervisor *old, struc
     fresh->fronts = calloc(fresh->config->fronts, sizeof *fresh->fronts);
     if (!fresh->signers || !fresh->fronts)
         return err_set(err, ERR_internal, "no memory");
-    if (differ(fresh->config->pin_file, old->config->pin_file) &&
-        pin_get(&fresh->pin, fresh->config, err))
+    if (memcmp(fresh->ca_sha256, old->ca_sha256, 32) != 0)
+        return err_set(err, ERR_field_value,
+                       "[ca] certificate is another one now; that takes a restart");
+    if (token_differs(old->config, fresh->config) &&
+        (pin_was_refused(old->config, err) || pin_get(&fresh->pin, fresh->config, err)))
         return -1;
     return take_socket(&fresh->tls_socket, old->tls_socket, old->config->listen,
                        fresh->config->listen, err) ||
@@ -113,8 +129,6 @@ static void hand_over_signers(struct supervisor *s, const struct config *was, st
         if (c && !keeps)
             end_child(c);
     }
-    if (anew)
-        s->pin_blocked = 0;
 }
 
 static void hand_over_fronts(struct supervisor *s)
@@ -140,6 +154,7 @@ static void exchange(struct supervisor *s, struct supervisor *fresh)
     } else {
         old.pin = NULL;
     }
+    memcpy(s->ca_sha256, fresh->ca_sha256, 32);
     hand_over_signers(s, old.config, fresh->signers);
     hand_over_fronts(s);
     s->signers = fresh->signers;

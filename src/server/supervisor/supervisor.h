@@ -42,6 +42,7 @@ struct supervisor {
     struct event_base *base;
     struct config *config;
     int config_fd, lock;
+    uint8_t ca_sha256[32]; /* of the CA certificate's file, as it was read with the configuration */
     int tls_socket, http_socket; /* -1: none */
     struct secret *pin;
     enum phase phase;
