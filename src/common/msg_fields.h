@@ -86,7 +86,8 @@ MSG(sign_failed, 43, SIGNER, AUTHORITY, F_u8(fault) F_text(detail, M_TEXT))
 /* authority ↔ publisher: one CRL */
 MSG(crl_job, 50, AUTHORITY, PUBLISHER,
     F_u32(issuer) F_u32(shard) F_u64(number) F_i64(this_update) F_i64(next_update)
-        F_i64(expired_before) F_u64(journal_seq) F_bytes(journal_hash, 32))
+        F_i64(expired_before) F_u64(journal_seq) F_bytes(journal_hash, 32)
+            F_bytes(issuer_sha256, 32))
 MSG(crl_digest, 51, PUBLISHER, AUTHORITY, F_bytes(digest, 48))
 MSG(crl_signature, 52, AUTHORITY, PUBLISHER, F_bytes(signature, 512))
 MSG(crl_done, 53, PUBLISHER, AUTHORITY, F_u64(entries) F_u64(size) F_bytes(sha256, 32))

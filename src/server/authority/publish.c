@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -135,12 +137,26 @@ static int read_head(struct store_tx *tx, void *arg)
 
 /* The anchor is the journal as it is now, not as it was when the number was taken: later is truer,
  * and the row is corrected with it. */
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What expired before this has stood on a CRL beyond its end. The clock may have been set back
+ * since the last one. */
+static int64_t expired_before(const struct publishing *p)
+{
+    return p->current.number ? earlier(p->current.this_update, p->next.this_update) : 0;
+}
+
 static int send_job(struct publishing *p)
 {
     struct job_facts f = {.p = p};
     if (store_read(p->a->store, read_head, &f))
         return -1;
     p->next.journal_seq = f.seq;
+    uint8_t issuer[32];
+    sha256(issuer, issuer_certificate_der(p->a->issuer));
     struct msg_crl_job m = {
         .issuer = (uint32_t)p->a->issuer_id,
         .shard = (uint32_t)p->next.shard,
@@ -148,23 +164,46 @@ static int send_job(struct publishing *p)
         .this_update = p->next.this_update,
         .next_update = p->next.next_update,
         /* one CRL beyond its expiry has been issued for what expired before the last one */
-        .expired_before = p->current.number ? p->current.this_update : 0,
+        .expired_before = expired_before(p),
         .journal_seq = f.seq,
         .journal_hash = {f.hash, 32},
+        .issuer_sha256 = {issuer, 32},
     };
     return channel_send(p->publisher, MSG_crl_job, 1, &m, -1);
 }
 
+/* Which CRL a signature was asked for: the next one is not given an old answer. */
+struct asked_signature {
+    struct publishing *p;
+    uint64_t number;
+};
+
 static void on_signature(void *arg, struct bytes signature, const struct err *err)
 {
-    struct publishing *p = arg;
+    struct asked_signature *asked = arg;
+    struct publishing *p = asked->p;
     struct msg_crl_signature m = {.signature = signature};
-    if (p->phase != BUILDING || !p->publisher)
+    int is_late = p->phase != BUILDING || !p->publisher || asked->number != p->next.number;
+    free(asked);
+    if (is_late)
         return; /* given up meanwhile */
     if (signature.len == 0)
         give_up(p, err->text);
     else if (channel_send(p->publisher, MSG_crl_signature, 1, &m, -1))
         give_up(p, "the publisher does not answer");
+}
+
+static int ask_for_signature(struct publishing *p, struct bytes digest)
+{
+    struct asked_signature *asked = malloc(sizeof *asked);
+    if (!asked)
+        return -1;
+    *asked = (struct asked_signature){p, p->next.number};
+    if (signers_sign(p->a->signers, SIGN_FOR_CRL, digest, on_signature, asked)) {
+        free(asked);
+        return -1;
+    }
+    return 0;
 }
 
 static int open_file(struct publishing *p)
@@ -201,6 +240,8 @@ static void after_published(int durable, void *arg)
         return;
     }
     enter(p, IDLE);
+    channel_free(p->publisher); /* it ends by itself; the next is not kept waiting for that */
+    p->publisher = NULL;
     p->failures = 0;
     p->problem[0] = '\0';
     p->current = p->next;
@@ -220,9 +261,7 @@ static int on_done(struct publishing *p, const struct msg_crl_done *m)
     log_info("CRL %llu: %llu entries, %llu bytes", (unsigned long long)p->next.number,
              (unsigned long long)m->entries, (unsigned long long)m->size);
     enter(p, RECORDING);
-    if (store_submit(p->a->store, decide_published, after_published, p))
-        give_up(p, "no memory");
-    return 0;
+    return store_submit(p->a->store, decide_published, after_published, p);
 }
 
 static int on_message(struct channel *c, const struct msg *m, void *arg)
@@ -238,7 +277,7 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         return -1;
     switch (m->type) {
     case MSG_crl_digest:
-        return signers_sign(p->a->signers, SIGN_FOR_CRL, body.digest.digest, on_signature, p);
+        return ask_for_signature(p, body.digest.digest);
     case MSG_crl_done:
         return on_done(p, &body.done);
     case MSG_crl_failed:
@@ -285,12 +324,20 @@ void publish_add(struct publishing *p, int socket)
 
 /* ---- when ---- */
 
-/* Half of its life is over. */
+/* Half of its life is over; or it is of a time to come, from a clock that was ahead. */
 static int is_due(const struct publishing *p)
 {
     const struct crl_row *c = &p->current;
-    int64_t now = now_seconds();
-    return c->number == 0 || now >= c->this_update + (c->next_update - c->this_update) / 2;
+    int64_t now = clock_now(p->a->clock);
+    return c->number == 0 || now < c->this_update ||
+           now >= c->this_update + (c->next_update - c->this_update) / 2;
+}
+
+/* Two at once would write the same temporary files. */
+static void end_publisher(struct publishing *p)
+{
+    struct msg_peer_end m = {.role = PROC_PUBLISHER, .number = 1, .why = "it takes too long"};
+    channel_send(p->a->supervisor, MSG_peer_end, 0, &m, -1);
 }
 
 static void on_timer(evutil_socket_t socket, short what, void *arg)
@@ -304,8 +351,10 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
         begin(p);
     else if (p->phase == CALLING && in_phase > CALL_DEADLINE)
         give_up(p, "no publisher was started");
-    else if (p->phase == BUILDING && in_phase > BUILD_DEADLINE)
+    else if (p->phase == BUILDING && in_phase > BUILD_DEADLINE) {
+        end_publisher(p);
         give_up(p, "the publisher took too long");
+    }
 }
 
 void publish_wanted(struct publishing *p)
@@ -347,6 +396,21 @@ static int read_last(struct store_tx *tx, void *arg)
     return rc < 0 ? -1 : 0;
 }
 
+/* Whether STATE/crl.der is the very one that the store has as published. */
+static int is_current_file(const struct publishing *p)
+{
+    struct stat st;
+    uint8_t digest[32];
+    if (fstat(p->file, &st) || st.st_size <= 0)
+        return 0;
+    void *all = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, p->file, 0);
+    if (all == MAP_FAILED)
+        return 0;
+    sha256(digest, (struct bytes){all, (size_t)st.st_size});
+    munmap(all, (size_t)st.st_size);
+    return memcmp(digest, p->current.sha256, 32) == 0;
+}
+
 int publishing_open(struct publishing **out, struct authority *a, struct err *err)
 {
     struct publishing *p = calloc(1, sizeof *p);
@@ -360,8 +424,14 @@ int publishing_open(struct publishing **out, struct authority *a, struct err *er
         publishing_close(p);
         return err_set(err, ERR_storage_unavailable, "the store cannot be read");
     }
-    if (p->current.number && open_file(p))
-        p->wanted = 1; /* the file was lost: the next number takes its place */
+    if (p->current.number && (open_file(p) || !is_current_file(p))) {
+        log_error("%s/crl.der is not CRL %llu, the last one published; a new one is made",
+                  a->config->state, (unsigned long long)p->current.number);
+        p->wanted = 1; /* the next number takes its place; until then none is served */
+        if (p->file >= 0)
+            close(p->file);
+        p->file = -1;
+    }
     *out = p;
     return 0;
 }

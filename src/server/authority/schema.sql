@@ -59,8 +59,7 @@ CREATE INDEX certificate_by_name ON certificate (name);
 CREATE INDEX certificate_by_key ON certificate (spki_sha256);
 CREATE INDEX certificate_by_subject_operator ON certificate (subject_operator)
     WHERE subject_operator IS NOT NULL;
-CREATE INDEX certificate_by_operator ON certificate (operator, issued_at)
-    WHERE operator IS NOT NULL;
+CREATE INDEX certificate_by_operator ON certificate (operator); -- and so by id
 CREATE INDEX certificate_by_state ON certificate (state);
 CREATE INDEX certificate_by_time ON certificate (created_at);
 CREATE INDEX certificate_on_crl ON certificate (issuer, shard, serial) WHERE state >= 2;

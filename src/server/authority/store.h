@@ -55,6 +55,9 @@ void store_commit(struct store *s);
 /* NULL while all is well; otherwise why the last round could not be written. */
 const char *store_problem(const struct store *s);
 
+/* While there is a problem: submits a write that changes nothing, to see whether it has passed. */
+void store_try(struct store *s);
+
 /* Reading outside of a round, in one snapshot. */
 int store_read(struct store *s, store_decision reader, void *arg);
 
@@ -202,8 +205,9 @@ struct revoked_row {
     int64_t revoked_at;
     int reason;
 };
-/* What belongs on a CRL, by serial: revoked, held and orphan, unless it expired before
- * expired_before. each returns non-zero to stop with -1. */
+/* What belongs on a CRL, by serial: revoked, held and orphan, unless it both expired and was
+ * revoked before expired_before: each stands on one CRL at the least. each returns non-zero to stop
+ * with -1. */
 int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expired_before,
                     int (*each)(const struct revoked_row *row, void *arg), void *arg);
 

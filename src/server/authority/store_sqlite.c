@@ -71,6 +71,9 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
     X(add_request, "INSERT INTO request (key,body_sha256,certificate,result,created_at)"           \
                    " VALUES (?,?,?,?,?)")                                                          \
     X(find_issuer, "SELECT id FROM issuer WHERE certificate_sha256=?")                             \
+    X(find_issuer_by_key, "SELECT i.id FROM issuer i JOIN ca_key k ON k.id=i.key"                  \
+                          " WHERE k.spki_sha256=? AND i.name_sha256=?")                            \
+    X(renew_issuer, "UPDATE issuer SET certificate_sha256=?,certificate=?,not_after=? WHERE id=?") \
     X(add_key, "INSERT OR IGNORE INTO ca_key (spki_sha256) VALUES (?)")                            \
     X(find_key, "SELECT id FROM ca_key WHERE spki_sha256=?")                                       \
     X(add_issuer, "INSERT INTO issuer (key,name_sha256,certificate_sha256,certificate,not_after,"  \
@@ -105,7 +108,7 @@ extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
                  "der_sha256=?,issued_at=? WHERE id=? AND der IS NULL AND state>=2")               \
     X(each_revoked, "SELECT serial,revoked_at,reason FROM certificate INDEXED BY"                  \
                     " certificate_on_crl WHERE issuer=? AND shard=? AND state>=2"                  \
-                    " AND not_after>=? ORDER BY serial")                                           \
+                    " AND (not_after>=? OR revoked_at>=?) ORDER BY serial")                        \
     X(counts, "SELECT state,count(*) FROM certificate GROUP BY state")
 
 enum statement {
@@ -499,6 +502,23 @@ void store_commit(struct store *s)
     }
 }
 
+static int try_to_write(struct store_tx *tx, void *arg)
+{
+    (void)arg;
+    return tx_set_meta(tx, "tried", 1);
+}
+
+static void tried(int durable, void *arg)
+{
+    (void)durable, (void)arg;
+}
+
+void store_try(struct store *s)
+{
+    if (s->problem[0] && store_submit(s, try_to_write, tried, NULL))
+        return; /* the next second comes */
+}
+
 int store_read(struct store *s, store_decision reader, void *arg)
 {
     if (run(s, S_begin_read, ""))
@@ -657,16 +677,20 @@ int tx_live_of_name(struct store_tx *tx, const char *name, int64_t now, int64_t 
     return found_certificate(tx, query(of(tx), NULL, S_live_of_name, "tii", name, after, now), c);
 }
 
-/* The conditions that are asked for, so that SQLite can choose an index by them. */
+/* The conditions that are asked for, so that SQLite can choose an index by them. Ids rise with
+ * time, so a time is looked up once and the rows are walked by id. */
 static int list_statement(struct store *s, const struct list_filter *f, sqlite3_stmt **st)
 {
     char sql[1024];
-    snprintf(sql, sizeof sql,
-             "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE id>?1%s%s%s%s%s"
-             " ORDER BY id LIMIT ?2",
-             f->name && *f->name ? " AND name=?3" : "", f->operator_id ? " AND operator=?4" : "",
-             f->state >= 0 ? " AND state=?5" : "", f->from ? " AND created_at>=?6" : "",
-             f->to ? " AND created_at<=?7" : "");
+    snprintf(
+        sql, sizeof sql,
+        "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE id>?1%s%s%s%s%s"
+        " ORDER BY id LIMIT ?2",
+        f->name && *f->name ? " AND name=?3" : "", f->operator_id ? " AND operator=?4" : "",
+        f->state >= 0 ? " AND state=?5" : "",
+        f->from ? " AND id>=(SELECT ifnull(min(id),1<<62) FROM certificate WHERE created_at>=?6)"
+                : "",
+        f->to ? " AND id<=(SELECT ifnull(max(id),0) FROM certificate WHERE created_at<=?7)" : "");
     if (sqlite3_prepare_v2(s->db, sql, -1, st, NULL))
         return -1;
     sqlite3_bind_int64(*st, 1, f->after);
@@ -777,6 +801,13 @@ int tx_issuer(struct store_tx *tx, struct bytes certificate, const uint8_t name_
     int rc = query(of(tx), &row, S_find_issuer, "d", digest);
     if (rc == 0)
         *id = sqlite3_column_int64(row, 0);
+    if (rc != 1)
+        return rc;
+    rc = query(of(tx), &row, S_find_issuer_by_key, "dd", spki_sha256, name_sha256);
+    if (rc == 0) { /* certified anew: the same CA, whose serials and CRL numbers go on */
+        *id = sqlite3_column_int64(row, 0);
+        return run(of(tx), S_renew_issuer, "dbii", digest, certificate, not_after, *id);
+    }
     if (rc != 1)
         return rc;
     return add_issuer(tx, certificate, digest, name_sha256, spki_sha256, not_after, now, id);
@@ -976,7 +1007,8 @@ int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expi
                     int (*each)(const struct revoked_row *row, void *arg), void *arg)
 {
     sqlite3_stmt *row;
-    int rc = query(of(tx), &row, S_each_revoked, "iii", issuer, (int64_t)shard, expired_before);
+    int rc = query(of(tx), &row, S_each_revoked, "iiii", issuer, (int64_t)shard, expired_before,
+                   expired_before);
     if (rc != 0)
         return rc < 0 ? -1 : 0;
     int step = SQLITE_ROW;

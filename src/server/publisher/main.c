@@ -69,6 +69,12 @@ static int receive_job(struct publisher *p)
         p->job.journal_hash.len != 32)
         return err_set(&p->err, ERR_internal, "no job came from the authority");
     memcpy(p->journal_hash, p->job.journal_hash.data, 32);
+    uint8_t issuer[32];
+    sha256(issuer, issuer_certificate_der(p->issuer));
+    if (!bytes_equal(p->job.issuer_sha256, (struct bytes){issuer, 32}))
+        return err_set(&p->err, ERR_field_value,
+                       "%s is another certificate than the one that signetd runs with; restart it",
+                       p->config->certificate);
     return 0;
 }
 
