@@ -275,7 +275,6 @@ static void admit(struct admin *ad, int socket)
     if (!e->channel)
         goto fail;
     peer->channel = e->channel;
-    peer->is_admin = 1;
     LIST_INSERT_HEAD(&ad->list, e, next);
     ad->count++;
     return;

@@ -40,7 +40,6 @@ struct authority {
 struct peer {
     struct channel *channel; /* NULL when it is gone */
     int open;                /* requests not yet answered */
-    int is_admin;
 };
 
 /* One open question: whom to answer, under which id. Answering frees it. */

@@ -240,11 +240,11 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
 static void on_end(struct channel *c, const char *why, void *arg)
 {
     struct front *f = arg;
-    if (why) {
-        struct msg_peer_end m = {.role = PROC_FRONT, .number = f->number, .why = why};
+    /* also one that hung up and lives: it must not go on serving without us */
+    struct msg_peer_end m = {.role = PROC_FRONT, .number = f->number, .why = why ? why : "hung up"};
+    if (why)
         log_error("front %u is ended: %s", f->number, why);
-        channel_send(f->a->supervisor, MSG_peer_end, 0, &m, -1);
-    }
+    channel_send(f->a->supervisor, MSG_peer_end, 0, &m, -1);
     LIST_REMOVE(f, next);
     peer_gone(f->peer);
     channel_free(c);

@@ -35,7 +35,7 @@ static int take_serial(struct certificate_row *row, const X509 *x)
 {
     BIGNUM *n = ASN1_INTEGER_to_BN(X509_get0_serialNumber(x), NULL);
     int len = n ? BN_num_bytes(n) : 0;
-    int ok = len > 0 && len <= (int)sizeof row->serial && !BN_is_negative(n);
+    int ok = len > 0 && len <= (int)sizeof row->serial && !BN_is_negative(n) && BN_num_bits(n) % 8;
     if (ok)
         row->serial_len = (size_t)BN_bn2bin(n, row->serial);
     BN_free(n);

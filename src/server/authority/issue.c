@@ -68,6 +68,8 @@ static struct issuance *issuance_new(struct authority *a, const struct issue_req
     struct issuance *s = calloc(1, sizeof *s);
     if (!s || buf_add(&s->spki, req->spki.data, req->spki.len))
         fatal("no memory for an issuance"); /* bounded by the credits of the fronts */
+    if (strlen(req->name) >= sizeof s->name)
+        fatal("a name longer than 64 characters came as far as here");
     s->a = a;
     s->req = *req;
     snprintf(s->operation, sizeof s->operation, "%s", req->operation);
@@ -274,12 +276,32 @@ static int check_conflicts(struct store_tx *tx, struct issuance *s, const struct
     return check_replace(s, op, &live);
 }
 
+/* A key that renews without end, in a thief's hands or by a mistake, is no reason to have
+ * everyone's cap used up. */
+#define RENEWALS_MOST 8
+
+static int check_renewals(struct store_tx *tx, struct issuance *s, int64_t now)
+{
+    struct certificate_row row = {0};
+    int live = 0, rc;
+    while ((rc = tx_live_of_name(tx, s->name, now, row.id, &row)) == 0 && live < RENEWALS_MOST)
+        live++;
+    if (rc < 0)
+        return store_failed(s);
+    return live < RENEWALS_MOST
+               ? 0
+               : err_set(&s->err, ERR_too_many,
+                         "%s has %d live certificates already; use the newest", s->name, live);
+}
+
 static int take_from_caps(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
                           int64_t now)
 {
     const struct config *config = s->a->config;
     if (s->req.origin == ISSUE_FOR_CALLER)
         return caps_take(tx, config, op, 1, s->req.replace ? 1 : 0, now, &s->err);
+    if (s->req.origin == ISSUE_FOR_DEVICE && check_renewals(tx, s, now))
+        return -1;
     if (s->req.origin == ISSUE_FOR_DEVICE)
         return caps_take(tx, config, NULL, 1, 0, now, &s->err);
     return 0;
@@ -388,6 +410,7 @@ static int begin(struct store_tx *tx, struct issuance *s, const struct profile *
         clock_usable(s->a->clock, &s->err) || signers_usable(s->a->signers, &s->err) ||
         take_from_caps(tx, s, op, now) || build(s, p, now))
         return -1;
+    s->err = (struct err){0};
     return record_intent(tx, s, op, now);
 }
 
@@ -472,7 +495,7 @@ static int supersede(struct store_tx *tx, struct issuance *s, int64_t now)
     struct certificate_row old = {0};
     char serial[41];
     int rc;
-    while ((rc = tx_live_of_name(tx, s->name, now, old.id, &old)) == 0) {
+    while ((rc = tx_live_of_name(tx, s->name, 0, old.id, &old)) == 0) {
         if (old.id == s->row.id || strcmp(old.profile, s->profile) != 0)
             continue;
         serial_text(serial, &old);
@@ -485,6 +508,20 @@ static int supersede(struct store_tx *tx, struct issuance *s, int64_t now)
     return rc < 0 ? -1 : 0;
 }
 
+/* Who asked may have been revoked while the token signed: then nothing comes of it. */
+static int still_in_force(struct store_tx *tx, struct issuance *s, int64_t now)
+{
+    struct certificate_row current;
+    struct operator_row op;
+    if (s->req.origin == ISSUE_FOR_CALLER)
+        return caller_operator(tx, &s->req.caller, now, &op, &s->err);
+    if (s->req.origin != ISSUE_FOR_DEVICE)
+        return 0;
+    if (caller_certificate(tx, &s->req.caller, &current, &s->err))
+        return -1;
+    return current.state == STATE_ISSUED ? 0 : err_set(&s->err, ERR_certificate_revoked, NULL);
+}
+
 static int decide_issued(struct store_tx *tx, void *arg)
 {
     struct issuance *s = arg;
@@ -492,6 +529,9 @@ static int decide_issued(struct store_tx *tx, void *arg)
     uint8_t digest[32];
     int64_t now = clock_now(s->a->clock);
     s->superseded = 0;
+    s->err = (struct err){0};
+    if (still_in_force(tx, s, now))
+        return -1;
     sha256(digest, buf_view(&s->der));
     serial_text(serial, &s->row);
     hex_encode(hex, (struct bytes){digest, 32});
@@ -507,7 +547,8 @@ static void after_issued(int durable, void *arg)
     struct issuance *s = arg;
     struct issuing *i = s->a->issuing;
     if (!durable) {
-        err_set(&s->err, ERR_storage_unavailable, NULL);
+        if (s->err.code == ERR_none)
+            err_set(&s->err, ERR_storage_unavailable, NULL);
         fail(s);
         return;
     }

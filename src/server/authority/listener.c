@@ -213,7 +213,7 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
         log_error("the listener's certificate has expired; no new one could be made");
         buf_free(&l->certificate);
     }
-    if (l->busy || l->a->stopping || (l->certificate.len && now < half) ||
+    if (l->busy || l->a->stopping || (l->certificate.len && now >= l->not_before && now < half) ||
         now < l->not_again_before || signers_usable(l->a->signers, NULL))
         return;
     ask(l);

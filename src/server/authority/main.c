@@ -327,16 +327,27 @@ static int is_finished(const struct authority *a)
     return a->stopping && issuing_open(a->issuing) == 0 && !store_waiting(a->store);
 }
 
+/* A disk that was full and is not any more is noticed without a client's request. */
+static void on_second(evutil_socket_t socket, short what, void *arg)
+{
+    (void)socket, (void)what;
+    struct authority *a = arg;
+    if (store_problem(a->store))
+        store_try(a->store);
+}
+
 static void run(struct authority *a)
 {
     static const struct channel_handlers handlers = {on_message, on_supervisor_end};
     struct msg_ready ready = {.detail = "authority"};
     struct err err;
+    struct timeval second = {1, 0};
     struct event *term = evsignal_new(a->base, SIGTERM, on_term, a);
+    struct event *every_second = event_new(a->base, -1, EV_PERSIST, on_second, a);
     a->supervisor =
         channel_new(a->base, FD_SUPERVISOR, PROC_AUTHORITY, PROC_SUPERVISOR, &handlers, a);
-    if (!term || evsignal_add(term, NULL) || !a->supervisor ||
-        channel_send(a->supervisor, MSG_ready, 0, &ready, -1))
+    if (!term || evsignal_add(term, NULL) || !every_second || event_add(every_second, &second) ||
+        !a->supervisor || channel_send(a->supervisor, MSG_ready, 0, &ready, -1))
         fatal("no memory");
     while (!is_finished(a)) {
         event_base_loop(a->base, store_waiting(a->store) ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
@@ -346,6 +357,7 @@ static void run(struct authority *a)
     if (projection_flush(a->projection, &err))
         log_error("%s; it is completed at the next start", err.text);
     store_commit(a->store);
+    event_free(every_second);
     event_free(term);
 }
 
@@ -354,9 +366,9 @@ static void tear_down(struct authority *a)
     a->stopping = 1;
     admin_close(a->admin);
     listener_free(a->listener);
-    publishing_close(a->publishing);
     fronts_free(a->fronts);
     signers_free(a->signers);
+    publishing_close(a->publishing);
     projection_close(a->projection);
     issuing_free(a->issuing);
     clock_close(a->clock);

@@ -430,8 +430,13 @@ int projection_open(struct projection **out, struct authority *a, struct err *er
         io_failed(path, err);
         goto fail;
     }
-    if (find_position(p, err) || catch_up(p, err))
+    if (find_position(p, err))
         goto fail;
+    if (catch_up(p, err)) { /* a full disk is no reason to serve nothing */
+        log_error("%s; it is tried again", err->text);
+        snprintf(p->problem, sizeof p->problem, "%s", err->text);
+        projection_wanted(p);
+    }
     *out = p;
     return 0;
 fail:

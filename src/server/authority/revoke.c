@@ -114,7 +114,8 @@ static int by_name(struct store_tx *tx, struct revocation *r)
     struct certificate_row row = {0};
     unsigned found = 0;
     int rc;
-    while ((rc = tx_live_of_name(tx, r->req.name, r->now, row.id, &row)) == 0) {
+    /* expired ones too: they may still be renewed */
+    while ((rc = tx_live_of_name(tx, r->req.name, 0, row.id, &row)) == 0) {
         if (++found > 1 && !r->req.is_signed)
             return err_set(&r->err, ERR_signature_required,
                            "%s has several live certificates; sign the request, or name a serial",

@@ -95,6 +95,15 @@ static int read_csr(struct csr **csr, const struct request *r, struct err *err)
     return rc;
 }
 
+/* The first name that fits a CN (ub-common-name, RFC 5280 appendix A.1); none is ever cut. */
+static const char *common_name(char *const *names)
+{
+    for (; *names; names++)
+        if (strlen(strchr(*names, ':') + 1) <= 64)
+            return strchr(*names, ':') + 1;
+    return NULL;
+}
+
 static int server_certificate(struct authority *a, const struct request *r,
                               const struct caller *caller, const uint8_t body_digest[32],
                               struct question *q, struct err *err)
@@ -107,6 +116,13 @@ static int server_certificate(struct authority *a, const struct request *r,
         csr_free(csr);
         return -1;
     }
+    const char *name = common_name(names);
+    if (!name) {
+        free(names);
+        csr_free(csr);
+        return err_set(err, ERR_name_not_allowed,
+                       "one name of at most 64 characters is needed, for the CN");
+    }
     sha256(csr_digest, csr_der(csr));
     struct issue_request req = {
         .origin = ISSUE_FOR_CALLER,
@@ -114,7 +130,7 @@ static int server_certificate(struct authority *a, const struct request *r,
         .operation = "req_server_cert",
         .profile = profile ? profile : "server",
         .request_id = request_text(r, "request_id"),
-        .name = strchr(names[0], ':') + 1,
+        .name = name,
         .body_digest = body_digest,
         .csr_digest = csr_digest,
         .spki = csr_spki(csr),

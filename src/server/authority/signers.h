@@ -23,7 +23,7 @@ void signers_add(struct signers *s, unsigned number, int socket);
 
 unsigned signers_ready(const struct signers *s);
 size_t signers_waiting(const struct signers *s);
-const char *signers_custody(const struct signers *s); /* "" while none has said hello */
+const char *signers_custody(const struct signers *s);      /* "" while none has said hello */
 unsigned signers_custody_missing(const struct signers *s); /* enum custody_bit, waived */
 const char *signers_token(const struct signers *s);
 
