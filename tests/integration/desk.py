@@ -30,8 +30,9 @@ def text_of(**fields):
 def signature(operator, body, *more):
     """The value of Signet-Signature: a detached CMS signature over body by the operator's key."""
     body = body.encode() if isinstance(body, str) else body
-    made = subprocess.run(["openssl", "cms", "-sign", "-binary", "-md", "sha256", "-nocerts", "-signer", operator.cert,
-                           "-inkey", operator.key, "-outform", "DER", *more], input=body, capture_output=True, check=True)
+    more = more or ["-nocerts"]
+    made = subprocess.run(["openssl", "cms", "-sign", "-binary", "-md", "sha256", "-signer", operator.cert, "-inkey",
+                           operator.key, "-outform", "DER", *more], input=body, capture_output=True, check=True)
     return base64.b64encode(made.stdout).decode()
 
 

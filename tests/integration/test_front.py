@@ -366,6 +366,12 @@ def test_size_of_the_header(shared, pieces):
             pass  # it does not wait for the rest
         answer = read_answer(s)
         assert (answer.status, answer.code) == (431, "header_too_large") and answer.closed
+    with shared.connect() as s:  # each is counted from its own first byte
+        for _ in range(3):
+            send(s, http(headers=["X: " + "a" * 3900]))
+            assert read_answer(s).status == 200
+        send(s, http(headers=["no colon"]))
+        assert read_answer(s).code == "http_malformed"
     with shared.connect() as s:  # a large body that is malformed is no large header
         send(s, http(length=False, headers=["Transfer-Encoding: chunked"], body=b"4e20\r\n" + b" " * 20000 + b"\r\nzz\r\n"))
         assert read_answer(s).status in (400, 413)
