@@ -66,7 +66,11 @@ static int plan_aside(struct device_dir *d, struct failure *f)
         d->aside = NULL;
         return fail_memory(f);
     }
-    return refuse_existing(d->aside, f);
+    if (refuse_existing(d->aside, f) == 0)
+        return 0;
+    return fail(f, EXIT_LOCAL, "already_exists",
+                "%s exists already, so %s cannot be kept under that name; move one of them away",
+                d->aside, d->final);
 }
 
 static int check_final(struct device_dir *d, int replace, struct failure *f)

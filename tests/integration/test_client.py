@@ -1004,7 +1004,7 @@ def verify_signature(tmp_path, server, number, certificate):
             tmp_path / "body", "-certfile", certificate, "-noverify", "-out", "/dev/null")
     text = openssl("cms", "-cmsout", "-print", "-inform", "DER", "-in", tmp_path / "cms").decode()
     assert "sha256" in text and "<ABSENT>" in text  # no content, no certificate
-    assert "CERTIFICATE" not in text and "issuer: CN=Test Issuing CA" in text
+    assert "d.certificate" not in text and "issuer: CN=Test Issuing CA" in text
     wrong = subprocess.run(["openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", tmp_path / "cms",
                             "-content", "/etc/passwd", "-certfile", certificate, "-noverify"], capture_output=True)
     assert wrong.returncode != 0
@@ -1319,6 +1319,17 @@ def test_replace_goes_on_after_an_interruption(device, serve, pki):
     assert device.provision(server.url, "--replace").code == 0
     assert len(set(server.bodies)) == 1
     assert len([p for p in device.out.iterdir()]) == 2
+
+
+def test_replace_never_overwrites_what_was_replaced(device, serve, pki):
+    """A folder that was copied back: its name for afterwards is taken, and is not given up."""
+    server = serve()
+    serial = fake_server.serial_of((device.final / "device.crt").read_bytes())
+    aside = device.out / f"{NAME}.replaced-{serial[:8]}"
+    aside.mkdir()
+    (aside / "device.key").write_text("older")
+    assert_sentence(device.provision(server.url, "--replace"), 5, aside, "exists already")
+    assert server.bodies == [] and (aside / "device.key").read_text() == "older"
 
 
 def test_replace_is_another_request(client, serve, pki):
