@@ -372,17 +372,11 @@ def test_size_of_the_header(shared, pieces):
             assert read_answer(s).status == 200
         send(s, http(headers=["no colon"]))
         assert read_answer(s).code == "http_malformed"
-    with shared.connect() as s:  # a large body that is malformed is no large header
-        send(s, http(length=False, headers=["Transfer-Encoding: chunked"], body=b"4e20\r\n" + b" " * 20000 + b"\r\nzz\r\n"))
-        assert read_answer(s).status in (400, 413)
-
-
-@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
-def test_malformed_http_after_a_good_request(shared, tls):
-    with (shared.connect() if tls else shared.plain()) as s:
-        s.sendall(get("/healthz"))
-        assert read_answer(s).status == 200
-        s.sendall(b"nonsense\r\n\r\n")
+    with shared.connect() as s:  # what is malformed is no large header because a body comes with it
+        try:
+            send(s, http(headers=["no colon"], body=b" " * 12000))
+        except (ConnectionError, ssl.SSLError):
+            pass
         assert read_answer(s).code == "http_malformed"
 
 
