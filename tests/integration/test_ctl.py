@@ -765,7 +765,8 @@ def test_restore_refusals(restorable, tmp_path):
     lock = run("flock", "-xn", site.state / "lock", "true")
     assert lock.returncode == 0
     own = (site.state / "intermediate.pem").read_bytes()
-    shutil.copy(site.root, site.state / "intermediate.pem")
+    foreign = Kit(tmp_path / "kit").dir / "state/intermediate.pem"  # of the same name even
+    shutil.copy(foreign, site.state / "intermediate.pem")
     refused("that is another CA", *crl)
     (site.state / "intermediate.pem").write_bytes(own)
     site.ctl("restore", "--from", site.backup, *crl)

@@ -267,28 +267,38 @@ static int copy_database(struct restore *r)
     return rc;
 }
 
-/* What is there already stays: the root's CRL may be newer. Only the CA must be the same. */
-static int place_small(struct restore *r, const char *name, int must_match)
+/* What is there already stays: the root's CRL, or the CA's certificate, may be newer. */
+static int place_small(struct restore *r, const char *name)
 {
     char from[PATH_MAX], to[PATH_MAX];
-    struct buf ours, theirs = {0};
-    struct err *err = &r->c->err;
-    int rc = 0;
+    struct buf text;
     snprintf(from, sizeof from, "%s/%s", r->from, name);
     snprintf(to, sizeof to, "%s/%s", r->state, name);
-    if (!exists(r->from, name) || (exists(r->state, name) && !must_match))
+    if (!exists(r->from, name) || exists(r->state, name))
         return 0;
-    if (file_read(&ours, from, SMALL_MAX, err))
+    if (file_read(&text, from, SMALL_MAX, &r->c->err))
         return -1;
-    if (!exists(r->state, name))
-        rc = file_write(to, buf_view(&ours), 0644, 0, err) ? -1 : give_away(r, to);
-    else if (file_read(&theirs, to, SMALL_MAX, err))
-        rc = -1;
-    else if (!bytes_equal(buf_view(&ours), buf_view(&theirs)))
-        rc = err_set(err, ERR_already_exists, "%s is not the backup's: that is another CA", to);
-    buf_free(&ours);
-    buf_free(&theirs);
+    int rc = file_write(to, buf_view(&text), 0644, 0, &r->c->err) ? -1 : give_away(r, to);
+    buf_free(&text);
     return rc;
+}
+
+/* The same key and name is the same CA, also with a renewed certificate. */
+static int check_same_ca(struct restore *r)
+{
+    char path[PATH_MAX];
+    struct issuer *there;
+    snprintf(path, sizeof path, "%s/intermediate.pem", r->state);
+    if (!exists(r->state, "intermediate.pem"))
+        return 0;
+    if (ctl_issuer(r->c, path, &there))
+        return -1;
+    int same = bytes_equal(issuer_name_der(there), issuer_name_der(r->issuer)) &&
+               memcmp(issuer_spki_sha256(there), issuer_spki_sha256(r->issuer), 32) == 0;
+    issuer_free(there);
+    return same ? 0
+                : err_set(&r->c->err, ERR_already_exists,
+                          "%s is not the backup's: that is another CA", path);
 }
 
 /* The database last: with its name the state is there. */
@@ -297,8 +307,8 @@ static int place(struct restore *r)
     char from[PATH_MAX + 16], to[PATH_MAX];
     snprintf(from, sizeof from, "%s/signet.db", r->work);
     snprintf(to, sizeof to, "%s/signet.db", r->state);
-    if (place_small(r, "intermediate.pem", 1) || place_small(r, "ca-chain.pem", 0) ||
-        place_small(r, "root-crl.der", 0) || give_away(r, from) || sync_path(from, &r->c->err))
+    if (place_small(r, "intermediate.pem") || place_small(r, "ca-chain.pem") ||
+        place_small(r, "root-crl.der") || give_away(r, from) || sync_path(from, &r->c->err))
         return -1;
     if (rename(from, to))
         return err_set(&r->c->err, ERR_internal, "%s: %s", to, strerror(errno));
