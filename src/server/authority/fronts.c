@@ -267,10 +267,10 @@ void fronts_add(struct fronts *all, unsigned number, int socket)
         fatal("no memory for a front's channel");
     peer->channel = f->channel;
     LIST_INSERT_HEAD(&all->list, f, next);
-    send_chain(f);
     send_bytes(f, "/ca.cer", "application/pkix-cert", issuer_certificate_der(f->a->issuer));
     send_root(f);
     send_crl(f);
+    send_chain(f); /* with it a front begins to serve: what it serves is there by then */
     send_listener(f);
 }
 

@@ -357,9 +357,13 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
     }
 }
 
+/* At once, so that who looks after a revocation sees it; but what comes within the next second is
+ * gathered. */
 void publish_wanted(struct publishing *p)
 {
     p->wanted = 1;
+    if (p->phase == IDLE && monotonic_seconds() > p->phase_since)
+        event_active(p->timer, EV_TIMEOUT, 0);
 }
 
 const struct crl_row *publish_current(const struct publishing *p)
