@@ -335,10 +335,10 @@ static int restore(struct restore *r)
         return -1;
     snprintf(lock_path, sizeof lock_path, "%s/lock", r->state);
     snprintf(r->work, sizeof r->work, "%s/restore.tmp", r->state);
-    int rc =
-        check_target(r) || give_away(r, lock_path) || copy_database(r) || run_merge(r) || place(r)
-            ? -1
-            : 0;
+    int rc = check_target(r) || check_same_ca(r) || give_away(r, lock_path) || copy_database(r) ||
+                     run_merge(r) || place(r)
+                 ? -1
+                 : 0;
     if (rc)
         manifest_remove(r->work);
     close(lock);
