@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from cryptography import x509
 
-from signet_site import ISSUED, ORPHAN, REVOKED, Connection, Key, Kit, Site, mac, serial_of, wait_for
+from signet_site import ISSUED, ORPHAN, PATIENCE, REVOKED, Connection, Key, Kit, Site, mac, serial_of, wait_for
 
 FULL = os.environ.get("SIGNET_FULL") == "1"
 DEVICES, KILLS, THREADS = (1000, 42, 8) if FULL else (300, 14, 8)
@@ -24,6 +24,7 @@ class Clients:
         self.site, self.op, self.keys = site, op, list(reversed(keys))
         self.received, self.refused, self.again, self.revoked = {}, [], Counter(), set()
         self.lock, self.end = threading.Lock(), time.monotonic() + 120
+        self.allowed = 0  # how many may be taken so far, lest all are done before the last kill
         self.threads = [threading.Thread(target=self.work) for _ in range(THREADS)]
         self.threads.append(threading.Thread(target=self.revoke))
         for t in self.threads:
@@ -50,9 +51,12 @@ class Clients:
         connection = None
         while True:
             with self.lock:
-                if not self.keys:
+                if not self.keys or time.monotonic() > self.end:
                     return
-                key = self.keys.pop()
+                key = self.keys.pop() if len(self.keys) > DEVICES - self.allowed else None
+            if not key:
+                time.sleep(0.002)
+                continue
             connection, (status, result) = self.persist(connection, lambda c: c.issue(key))
             with self.lock:
                 if status == 200:
@@ -97,12 +101,13 @@ def victims():
 
 
 def kill_one(site, clients, role, which):
-    """False when there was none before the clients were done (a publisher lives for milliseconds)."""
+    """False when there was none for long (a publisher lives for milliseconds)."""
+    end = time.monotonic() + (2 if role == "publisher" else PATIENCE)
     if role == "supervisor":
         site.kill()
         site.start(ready=False)
         return True
-    while clients.is_busy():
+    while time.monotonic() < end:
         pids = site.roles().get(role, [])
         if role == "signer" and "2 of 2 ready" not in site.ctl("status", code=None).stdout:
             continue  # killed within a login, SoftHSM loses its token
@@ -123,11 +128,12 @@ def test_kill_each_in_turn(tmp_path, key_type):
         op, killed = site.operator(), Counter()
         clients = Clients(site, op, keys)
         for number, (role, which) in zip(range(KILLS), victims()):
-            while clients.is_busy() and len(clients.received) < (number + 1) * DEVICES // (KILLS + 2):
-                time.sleep(0.001)
-            if not clients.is_busy():
-                break
+            step = DEVICES // (KILLS + 2)
+            clients.allowed = (number + 3) * step
+            wait_for(lambda: len(clients.received) + len(clients.refused) >= (number + 1) * step,
+                     lambda: f"{len(clients.received)} certificates; {site.log()}")
             killed[role] += kill_one(site, clients, role, which)
+        clients.allowed = DEVICES
         clients.join()
         site.kill()
         site.start()
@@ -139,8 +145,7 @@ def test_kill_each_in_turn(tmp_path, key_type):
         devices = Counter(row[2] for row in books.values() if row[1] == "device" and row[0] in (ISSUED, REVOKED))
         assert set(devices.values()) == {1} and set(devices) == set(clients.received)
         assert {s for s, row in books.items() if row[0] == REVOKED} == clients.revoked
-        missing = {"front", "signer", "authority", "supervisor"} - set(killed)
-        assert not missing and sum(killed.values()) >= KILLS * 2 // 3, killed
+        assert sum(killed.values()) - killed["publisher"] == KILLS - KILLS // 7, killed
         print(f"{key_type}: {len(clients.received)} certificates received; killed {dict(killed)}; "
               f"{states[ORPHAN]} orphans, {states[REVOKED]} revoked; asked again {dict(clients.again)}")
         site.stop()
