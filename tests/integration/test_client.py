@@ -1431,6 +1431,11 @@ def test_show_believes_only_the_ca(client, serve, pki):
     server = serve(Shower(pki.ca, ROW, strange.read_bytes()))
     assert_sentence(client.run("show", "--serial", fake_server.serial_of(strange.read_bytes()), "--server", server.url),
                     6, "its CA has not signed")
+    forger = CA(client.dir / "forger", "Test Issuing CA", pki.other_root)
+    _, forged = forger.issue("24:0a:c4:00:00:05")
+    server = serve(Shower(pki.ca, ROW, forged.read_bytes()))
+    assert_sentence(client.run("show", "--serial", fake_server.serial_of(forged.read_bytes()), "--server", server.url),
+                    6, "its CA has not signed")
     twin = client.dir / "twin.pem"  # its serial, by a CA that has the same name
     twin.write_bytes(openssl("x509", "-req", "-in", CA.new_csr(client.dir / "twin.key", "twin"), "-CA", pki.ca.pem, "-CAkey",
                              pki.ca.dir / "ca.key", "-set_serial", "0x" + fake_server.serial_of(mine.read_bytes())))
