@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/file.h"
 #include "common/log.h"
@@ -26,10 +27,17 @@ struct listener {
     struct buf certificate, key; /* PEM, in use */
     struct buf new_key;          /* of the request under way */
     int64_t not_before, not_after;
-    int64_t not_again_before;
+    int64_t not_again_before; /* in seconds of a clock that nobody sets */
     int busy;
     struct event *timer;
 };
+
+static int64_t monotonic_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec;
+}
 
 static void wipe(struct buf *b)
 {
@@ -180,7 +188,7 @@ static void ask(struct listener *l)
     struct buf spki = {0};
     const char *name = strchr(l->a->config->names[0], ':') + 1;
     EVP_PKEY *pkey = EVP_EC_gen("P-256");
-    l->not_again_before = now_seconds() + 5;
+    l->not_again_before = monotonic_seconds() + 5;
     if (!pkey || key_pem(pkey, &l->new_key) || spki_of(pkey, &spki)) {
         log_error("the listener's key cannot be made: %s", err_openssl());
         wipe(&l->new_key);
@@ -214,7 +222,7 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
         buf_free(&l->certificate);
     }
     if (l->busy || l->a->stopping || (l->certificate.len && now >= l->not_before && now < half) ||
-        now < l->not_again_before || signers_usable(l->a->signers, NULL))
+        monotonic_seconds() < l->not_again_before || signers_usable(l->a->signers, NULL))
         return;
     ask(l);
 }
