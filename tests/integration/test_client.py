@@ -1191,6 +1191,15 @@ def test_renewal_lost_answer(renewing, serve, pki, more):
     assert renewing.run("verify", renewing.final, "--offline").code == 0
 
 
+def test_renewal_of_an_rsa_key_twice(client, serve, pki):
+    """Its request is the same each time (PKCS#1 v1.5 signs without chance), the renewal is another."""
+    server = serve()
+    assert client.provision(server.url, "--key-type", "rsa:2048").code == 0
+    assert renew(client, server).code == 0 and renew(client, server).code == 0
+    first, second = map(json.loads, server.bodies[1:])
+    assert first["csr"] == second["csr"] and first["request_id"] != second["request_id"]
+
+
 def test_renewal_resumed_for_another_key(renewing, serve, pki):
     """--new-key is asked for because the old key is not to be used any more: no old request is resumed."""
     server = serve(lambda *_: (200, {}, b"no"))
