@@ -200,7 +200,9 @@ class Run:
             self.revoke([c], LIFT, serial=c.serial)
 
     def revoke_mac(self):
-        name, signed = self.random.choice(self.names), self.random.random() < 0.4
+        several = [n for n in self.names if len(self.model.live(n)) > 1]
+        name = self.random.choice(several if several and self.random.random() < 0.5 else self.names)
+        signed = self.random.random() < 0.4
         live, reason = self.model.live(name), self.random.choice([*REASONS, HOLD, LIFT])
         code = "serial_unknown" if not live else None
         if len(live) > 1 and not signed:
