@@ -141,6 +141,13 @@ static int find_operator(struct store_tx *tx, struct revocation *r, struct opera
     return 0;
 }
 
+/* On hold already when that is asked for, or not on hold when that is to be lifted. */
+static int is_as_asked(const struct revocation *r, const struct certificate_row *row)
+{
+    return (r->req.reason == REASON_HOLD && row->state == STATE_HELD) ||
+           (r->req.reason == REASON_REMOVE_FROM_CRL && row->state == STATE_ISSUED);
+}
+
 /* What is on hold or issued; the rest is dealt with already. */
 static int by_issuing_operator(struct store_tx *tx, struct revocation *r)
 {
@@ -150,7 +157,7 @@ static int by_issuing_operator(struct store_tx *tx, struct revocation *r)
     if (find_operator(tx, r, &who))
         return -1;
     while ((rc = tx_issued_by_operator(tx, who.id, r->req.from, r->req.to, row.id, &row)) == 0)
-        if (!(row.state == STATE_HELD && r->req.reason == REASON_HOLD) && apply(tx, r, &row))
+        if (!is_as_asked(r, &row) && apply(tx, r, &row))
             return -1;
     return rc < 0 ? store_failed(r) : 0;
 }

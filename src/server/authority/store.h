@@ -4,7 +4,7 @@
  * and may be run again (it must set, not add to, what it keeps elsewhere), and a *completion* that
  * is told once whether it is durable. store_submit() takes both; store_commit() runs a round: all
  * decisions in one transaction, one sync, then the completions. SQLite (WAL, synchronous=FULL)
- * stands behind it in store_sqlite.c; another database would be another file.
+ * stands behind it in store_sqlite.c and its two neighbours; another database would be beside them.
  *
  * A decision that returns -1 takes back its own writes and nobody else's.
  */
@@ -55,7 +55,7 @@ void store_commit(struct store *s);
 /* NULL while all is well; otherwise why the last round could not be written. */
 const char *store_problem(const struct store *s);
 
-/* While there is a problem: submits a write that changes nothing, to see whether it has passed. */
+/* While there is a problem: writes what changes nothing, to see whether it has passed. */
 void store_try(struct store *s);
 
 /* Reading outside of a round, in one snapshot. */
