@@ -540,6 +540,7 @@ class Load:
 def test_reload_under_load(site):
     site.start()
     op = site.operator()
+    site.crl()  # there is one
     before = site.roles()
     assert issue(site, op, profile="special")[1] == "profile_unknown"
     load = Load(site, op)

@@ -195,6 +195,7 @@ static void no_profile_makes_a_ca(void **state)
 {
     static const char *const tries[] = {"basicConstraints = critical,CA:TRUE\n",
                                         "basicConstraints = CA:TRUE,pathlen:0\n",
+                                        "basicConstraints = CA:TRUE\nkeyUsage = digitalSignature\n",
                                         "2.5.29.19 = DER:30:03:01:01:ff\n", "nsCertType = sslCA\n"};
     (void)state;
     for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
