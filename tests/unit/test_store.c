@@ -660,6 +660,96 @@ static void issuers_are_told_apart(void **state)
     store_close(s);
 }
 
+/* The same key and name with another certificate is the same CA. */
+static int check_renewed_issuer(struct store_tx *tx, struct work *w)
+{
+    uint8_t certificate[5] = {1, 0, 0, 0, 1}, name[32] = {1}, spki[32] = {9}, key[32] = {8};
+    uint8_t serial[16] = {5, 1, 2};
+    int64_t one = issuer_of(tx, 1), renewed = 0, other = 0;
+    struct bytes kept, now = {certificate, sizeof certificate};
+    struct crl_row crl = {.issuer = one, .number = 7}, last;
+    struct certificate_row row;
+    (void)w;
+    add_issued(tx, 5, "five");
+    assert_int_equal(tx_add_crl(tx, &crl), 0);
+    assert_int_equal(tx_issuer(tx, now, name, spki, NOW + 2000, NOW + 1, &renewed), 0);
+    assert_true(renewed == one);
+    assert_int_equal(tx_certificate_by_serial(tx, renewed, (struct bytes){serial, 16}, &row), 0);
+    assert_int_equal(tx_last_crl(tx, renewed, 0, 0, &last), 0);
+    assert_true(last.number == 7);
+    assert_int_equal(tx_issuer_by_id(tx, one, &kept), 0);
+    assert_true(bytes_equal(kept, now));
+    assert_int_equal(tx_issuer(tx, now, name, spki, NOW + 2000, NOW + 2, &other), 0);
+    assert_true(other == one); /* at the next start too */
+    certificate[4] = 2;        /* a new key is another CA, though of the same name */
+    assert_int_equal(tx_issuer(tx, now, name, key, NOW + 2000, NOW + 2, &other), 0);
+    assert_true(other != one);
+    return 0;
+}
+
+static void an_issuer_certified_anew_is_the_same(void **state)
+{
+    struct store *s = fresh("renewed");
+    (void)state;
+    assert_int_equal(do_it(s, check_renewed_issuer), 1);
+    store_close(s);
+}
+
+/* ---- lists ---- */
+
+struct page {
+    uint8_t tags[20];
+    size_t count;
+};
+
+static int note_tag(const struct certificate_row *row, void *arg)
+{
+    struct page *p = arg;
+    p->tags[p->count++] = row->serial[0];
+    return 0;
+}
+
+static void check_list(struct store_tx *tx, const char *tags, struct list_filter f)
+{
+    struct page p = {0};
+    f.state = -1;
+    f.limit = f.limit ? f.limit : 20;
+    assert_int_equal(tx_list(tx, &f, note_tag, &p), 0);
+    assert_int_equal(p.count, strlen(tags));
+    assert_memory_equal(p.tags, tags, p.count);
+}
+
+/* The clock was ahead for the third of them. */
+static int check_lists(struct store_tx *tx, struct work *w)
+{
+    static const int64_t at[] = {0, 10, 500, 20, 30, 30};
+    (void)w;
+    for (uint8_t i = 0; i < 6; i++) {
+        struct certificate_row row = row_of(tx, (uint8_t)(i + 1), i % 2 ? "odd" : "even");
+        row.created_at = NOW + at[i];
+        assert_int_equal(tx_add_intent(tx, &row), 0);
+    }
+    check_list(tx, "\1\2\3\4\5\6", (struct list_filter){.limit = 6});
+    check_list(tx, "\2\4\5\6", (struct list_filter){.from = NOW + 10, .to = NOW + 30});
+    check_list(tx, "\2\3\4\5\6", (struct list_filter){.from = NOW + 10});
+    check_list(tx, "\1\2\4", (struct list_filter){.to = NOW + 20});
+    check_list(tx, "\3", (struct list_filter){.from = NOW + 31});
+    check_list(tx, "\4\6", (struct list_filter){.from = NOW + 11, .to = NOW + 400, .name = "odd"});
+    check_list(tx, "\4\5",
+               (struct list_filter){.from = NOW + 10, .to = NOW + 30, .after = 2, .limit = 2});
+    check_list(tx, "", (struct list_filter){.from = NOW + 501});
+    check_list(tx, "", (struct list_filter){.to = NOW - 1});
+    return 0;
+}
+
+static void a_list_is_of_the_times_asked_for(void **state)
+{
+    struct store *s = fresh("lists");
+    (void)state;
+    assert_int_equal(do_it(s, check_lists), 1);
+    store_close(s);
+}
+
 /* A state has its ways in: issued only from intent, orphan only from intent. */
 static int check_transitions(struct store_tx *tx, struct work *w)
 {
@@ -1123,6 +1213,16 @@ static int check_revoked(struct store_tx *tx, struct work *w)
     assert_int_equal(tx_each_revoked(tx, issuer, 1, 0, collect, &other), 0);
     assert_int_equal(tx_each_revoked(tx, issuer + 1, 0, 0, collect, &other), 0);
     assert_int_equal(none.count + other.count, 0);
+    /* one revoked after its end stands on one CRL too */
+    uint8_t late[16] = {10, 1, 2};
+    assert_int_equal(tx_certificate_by_serial(tx, issuer, (struct bytes){late, 16}, &row), 0);
+    tx_set_revoked(tx, row.id, STATE_REVOKED, NOW + 2000, 1);
+    l = (struct list){0};
+    assert_int_equal(tx_each_revoked(tx, issuer, 0, NOW + 1500, collect, &l), 0);
+    assert_int_equal(l.count, 1);
+    assert_int_equal(l.tags[0], 10);
+    assert_int_equal(tx_each_revoked(tx, issuer, 0, NOW + 2001, collect, &none), 0);
+    assert_int_equal(none.count, 0);
     assert_int_equal(tx_each_revoked(tx, issuer, 0, 0, collect, &some), -1);
     assert_int_equal(some.count, 2);
     return 0;
@@ -1227,6 +1327,8 @@ int main(void)
         cmocka_unit_test(a_failed_sync_ends_the_process),
         cmocka_unit_test(rows_come_back_as_they_went_in),
         cmocka_unit_test(issuers_are_told_apart),
+        cmocka_unit_test(an_issuer_certified_anew_is_the_same),
+        cmocka_unit_test(a_list_is_of_the_times_asked_for),
         cmocka_unit_test(a_state_is_not_left_backwards),
         cmocka_unit_test(a_live_certificate_is_found),
         cmocka_unit_test(a_key_stays_its_subject_s),
