@@ -135,8 +135,6 @@ static int read_head(struct store_tx *tx, void *arg)
     return tx_journal_head(tx, &f->seq, f->hash);
 }
 
-/* The anchor is the journal as it is now, not as it was when the number was taken: later is truer,
- * and the row is corrected with it. */
 static int64_t earlier(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -149,6 +147,8 @@ static int64_t expired_before(const struct publishing *p)
     return p->current.number ? earlier(p->current.this_update, p->next.this_update) : 0;
 }
 
+/* The anchor is the journal as it is now, not as it was when the number was taken: later is truer,
+ * and the row is corrected with it. */
 static int send_job(struct publishing *p)
 {
     struct job_facts f = {.p = p};
