@@ -257,6 +257,17 @@ static int check_replace(struct issuance *s, const struct operator_row *op,
                    "replacing the certificate %s of %s needs the role revoker", serial, s->name);
 }
 
+/* Each of them will be revoked: after a renewal there are several. */
+static int check_replace_all(struct store_tx *tx, struct issuance *s, const struct operator_row *op)
+{
+    struct certificate_row live = {0};
+    int rc;
+    while ((rc = tx_live_of_name(tx, s->name, 0, live.id, &live)) == 0)
+        if (strcmp(live.profile, s->profile) == 0 && check_replace(s, op, &live))
+            return -1;
+    return rc < 0 ? store_failed(s) : 0;
+}
+
 /* Key and name against what is certified already. */
 static int check_conflicts(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
                            int64_t now)
@@ -273,7 +284,7 @@ static int check_conflicts(struct store_tx *tx, struct issuance *s, const struct
     if (live.state == STATE_INTENT)
         return err_set(&s->err, ERR_busy, "another request for %s is under way; try again",
                        s->name);
-    return check_replace(s, op, &live);
+    return check_replace_all(tx, s, op);
 }
 
 /* A key that renews without end, in a thief's hands or by a mistake, is no reason to have
