@@ -1,42 +1,16 @@
-#include "server/authority/issue.h"
+#include "server/authority/issue_parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "common/log.h"
 #include "pki/certificate.h"
 #include "pki/crl.h"
-#include "pki/key.h"
-#include "server/authority/caps.h"
 #include "server/authority/clock.h"
 #include "server/authority/projection.h"
 #include "server/authority/publish.h"
 #include "server/authority/signers.h"
-
-/* One request on its way. It owns all that it points to. */
-struct issuance {
-    TAILQ_ENTRY(issuance) next; /* in issuing.list, or in another's followers */
-    struct authority *a;
-    struct issue_request req;
-    char operation[65], profile[65], request_id[65], name[65];
-    uint8_t body_digest[32], csr_digest[32], key[32]; /* key: of the exactly-once row */
-    struct buf spki;
-    char **sans; /* NULL-terminated; NULL: none */
-    issue_done done;
-    void *arg;
-
-    /* set by the decision */
-    struct err err;
-    struct certificate_row row;
-    struct buf tbs, der;
-    int repeated; /* row is of an earlier request */
-    unsigned superseded;
-    int tries;
-
-    TAILQ_HEAD(, issuance) followers; /* the same request, come again meanwhile */
-};
 
 struct issuing {
     struct authority *a;
@@ -118,246 +92,7 @@ static void answer_all(struct issuance *s)
     }
 }
 
-static void serial_text(char out[41], const struct certificate_row *row)
-{
-    hex_encode(out, (struct bytes){row->serial, row->serial_len});
-}
-
-/* ---- the intent: policy, serial, TBS ---- */
-
-/* Who asks, as the store knows them. */
-struct asker {
-    struct operator_row op;         /* id 0: signetd or signetctl */
-    struct certificate_row current; /* of a device that renews */
-};
-
-/* By whom, and under which number, a request is known (design, section 3): with a request_id by
- * it, without one by what is asked. A device that renews is known by its current serial. */
-static int request_key(struct issuance *s, const struct asker *who)
-{
-    char head[448], serial[41] = "";
-    struct buf all = {0};
-    int with_id = s->request_id[0] != '\0';
-    if (s->req.origin == ISSUE_FOR_DEVICE)
-        serial_text(serial, &who->current);
-    int n = snprintf(head, sizeof head, "%lld|%s|%s|%s|%s|", (long long)who->op.id, serial,
-                     s->operation, with_id ? "id" : s->profile, s->request_id);
-    if (s->req.origin == ISSUE_FOR_ADMIN) /* what signetctl gives beside the CSR */
-        n += snprintf(head + n, sizeof head - (size_t)n, "%s|%x|", s->name, s->req.roles);
-    int rc = buf_add(&all, head, (size_t)n) || (!with_id && buf_add(&all, s->csr_digest, 32));
-    if (rc == 0)
-        sha256(s->key, buf_view(&all));
-    buf_free(&all);
-    return rc ? err_set(&s->err, ERR_internal, "no memory") : 0;
-}
-
-static int find_profile(struct issuance *s, const struct profile **p)
-{
-    *p = profiles_find(s->a->profiles, s->profile);
-    return *p ? 0 : err_set(&s->err, ERR_profile_unknown, "there is no profile \"%s\"", s->profile);
-}
-
-static int allows_operation(struct issuance *s, const struct profile *p)
-{
-    if (profile_allows_operation(p, s->operation))
-        return 0;
-    return err_set(&s->err, ERR_profile_refused, "profile %s is not open to %s", s->profile,
-                   s->operation);
-}
-
-/* An operator: in force, with a role that the profile names. */
-static int authorise_operator(struct store_tx *tx, struct issuance *s, struct asker *who,
-                              const struct profile **p, int64_t now)
-{
-    const struct caller *c = &s->req.caller;
-    if (caller_operator(tx, c, now, &who->op, &s->err) || find_profile(s, p) ||
-        allows_operation(s, *p))
-        return -1;
-    if (profile_roles(*p) == 0)
-        return err_set(&s->err, ERR_profile_refused, "profile %s names no role", s->profile);
-    return caller_with_role(tx, c, now, profile_roles(*p), &who->op, &s->err);
-}
-
-/* The device itself: by its own certificate, in force, or expired no longer than the profile says.
- * It gets what that certificate has: subject and profile. */
-static int authorise_device(struct store_tx *tx, struct issuance *s, struct asker *who,
-                            const struct profile **p, int64_t now)
-{
-    struct certificate_row *current = &who->current;
-    if (caller_certificate(tx, &s->req.caller, current, &s->err))
-        return -1;
-    if (current->state != STATE_ISSUED)
-        return err_set(&s->err, ERR_certificate_revoked, NULL);
-    snprintf(s->profile, sizeof s->profile, "%s", current->profile);
-    if (find_profile(s, p) || allows_operation(s, *p))
-        return -1;
-    if (now < current->not_before || now >= current->not_after + profile_renew_expired(*p))
-        return err_set(&s->err, ERR_certificate_expired, NULL);
-    if (strcmp(s->name, current->name) != 0)
-        return err_set(
-            &s->err, ERR_name_not_allowed,
-            "the CSR's CN is %s, but the certificate's subject is %s; a renewal keeps it", s->name,
-            current->name);
-    who->op.id = current->operator_id;
-    return 0;
-}
-
-static int authorise(struct store_tx *tx, struct issuance *s, struct asker *who,
-                     const struct profile **p, int64_t now)
-{
-    if (s->req.origin == ISSUE_FOR_CALLER)
-        return authorise_operator(tx, s, who, p, now);
-    if (s->req.origin == ISSUE_FOR_DEVICE)
-        return authorise_device(tx, s, who, p, now);
-    return find_profile(s, p);
-}
-
-static int store_failed(struct issuance *s)
-{
-    return err_set(&s->err, ERR_storage_unavailable, NULL);
-}
-
-/* The same request again: 1 found (row and repeated set), 0 new, -1 refused. */
-static int find_repeated(struct store_tx *tx, struct issuance *s, int64_t now)
-{
-    struct request_row before;
-    int rc = tx_request(tx, s->key, &before);
-    if (rc)
-        return rc < 0 ? store_failed(s) : 0;
-    if (s->request_id[0] && memcmp(before.body_sha256, s->body_digest, 32) != 0)
-        return err_set(&s->err, ERR_request_id_reused, NULL);
-    if (tx_certificate_by_id(tx, before.certificate, &s->row))
-        return store_failed(s);
-    if (s->row.state != STATE_INTENT && (s->row.state != STATE_ISSUED || s->row.not_after <= now)) {
-        return err_set(&s->err, ERR_result_dead, NULL);
-    }
-    s->repeated = 1;
-    s->der.len = 0;
-    return buf_add(&s->der, s->row.der.data, s->row.der.len)
-               ? err_set(&s->err, ERR_internal, "no memory")
-               : 1;
-}
-
-/* A live one for this board: only who may revoke it may have it replaced, or who had it issued and
- * never saw it on its board. */
-static int check_replace(struct issuance *s, const struct operator_row *op,
-                         const struct certificate_row *live)
-{
-    char serial[41];
-    serial_text(serial, live);
-    if (!s->req.replace)
-        return err_set(&s->err, ERR_subject_has_certificate,
-                       "%s has a live certificate, serial %s; revoke it first, or ask with "
-                       "\"replace\": true",
-                       s->name, serial);
-    if ((op->roles & ROLE_REVOKER) ||
-        (live->operator_id == op->id && live->board != BOARD_VERIFIED))
-        return 0;
-    return err_set(&s->err, ERR_role_refused,
-                   "replacing the certificate %s of %s needs the role revoker", serial, s->name);
-}
-
-/* Each of them will be revoked: after a renewal there are several. */
-static int check_replace_all(struct store_tx *tx, struct issuance *s, const struct operator_row *op)
-{
-    struct certificate_row live = {0};
-    int rc;
-    while ((rc = tx_live_of_name(tx, s->name, 0, live.id, &live)) == 0)
-        if (strcmp(live.profile, s->profile) == 0 && check_replace(s, op, &live))
-            return -1;
-    return rc < 0 ? store_failed(s) : 0;
-}
-
-/* Key and name against what is certified already. */
-static int check_conflicts(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
-                           int64_t now)
-{
-    struct certificate_row live;
-    int rc = tx_key_of_other(tx, s->row.spki_sha256, s->name, s->profile);
-    if (rc <= 0)
-        return rc < 0 ? store_failed(s) : err_set(&s->err, ERR_key_of_other_subject, NULL);
-    if (s->req.origin != ISSUE_FOR_CALLER || s->sans)
-        return 0; /* operators, devices, servers and the listener renew beside the older one */
-    rc = tx_live_certificate(tx, s->name, s->profile, now, &live);
-    if (rc)
-        return rc < 0 ? store_failed(s) : 0;
-    if (live.state == STATE_INTENT)
-        return err_set(&s->err, ERR_busy, "another request for %s is under way; try again",
-                       s->name);
-    return check_replace_all(tx, s, op);
-}
-
-/* A key that renews without end, in a thief's hands or by a mistake, is no reason to have
- * everyone's cap used up. */
-#define RENEWALS_MOST 8
-
-static int check_renewals(struct store_tx *tx, struct issuance *s, int64_t now)
-{
-    struct certificate_row row = {0};
-    int live = 0, rc;
-    while ((rc = tx_live_of_name(tx, s->name, now, row.id, &row)) == 0 && live < RENEWALS_MOST)
-        live++;
-    if (rc < 0)
-        return store_failed(s);
-    return live < RENEWALS_MOST
-               ? 0
-               : err_set(&s->err, ERR_too_many,
-                         "%s has %d live certificates already; use the newest", s->name, live);
-}
-
-static int take_from_caps(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
-                          int64_t now)
-{
-    const struct config *config = s->a->config;
-    if (s->req.origin == ISSUE_FOR_CALLER)
-        return caps_take(tx, config, op, 1, s->req.replace ? 1 : 0, now, &s->err);
-    if (s->req.origin == ISSUE_FOR_DEVICE && check_renewals(tx, s, now))
-        return -1;
-    if (s->req.origin == ISSUE_FOR_DEVICE)
-        return caps_take(tx, config, NULL, 1, 0, now, &s->err);
-    return 0;
-}
-
-/* signetctl's: the operator's row, made or given its new roles. */
-static int settle_operator(struct store_tx *tx, struct issuance *s, int64_t now)
-{
-    struct operator_row op = {0};
-    if (s->req.origin != ISSUE_FOR_ADMIN)
-        return 0;
-    int rc = tx_operator_by_name(tx, s->name, &op);
-    if (rc == 0 && op.revoked_at)
-        return err_set(&s->err, ERR_already_exists,
-                       "operator %s was revoked; a revoked name is not used again", s->name);
-    char roles[48];
-    roles_text(roles, sizeof roles, s->req.roles);
-    if (rc == 1) {
-        snprintf(op.name, sizeof op.name, "%s", s->name);
-        op.roles = s->req.roles;
-        rc = tx_add_operator(tx, &op, now);
-    } else if (rc == 0 && op.roles != s->req.roles) {
-        op.roles = s->req.roles;
-        rc = tx_set_operator(tx, &op);
-    } else if (rc == 0) {
-        s->row.subject_operator = op.id;
-        return 0;
-    }
-    if (rc || tx_event(tx, now, 0, "operator name=%s roles=%s", s->name, roles))
-        return store_failed(s);
-    s->row.subject_operator = op.id;
-    return 0;
-}
-
-/* Policy on the bytes themselves, once more: a front may be in other hands. */
-static int check_bytes(struct issuance *s, const struct profile *p)
-{
-    struct key_info info;
-    int listens = s->req.origin == ISSUE_FOR_LISTENER; /* its names are the configuration's own */
-    return (s->sans && !listens && profile_check_names(p, (const char *const *)s->sans, &s->err)) ||
-                   profile_check_name(p, s->name, &s->err) ||
-                   key_check(buf_view(&s->spki), profile_keys(p), &info, &s->err)
-               ? -1
-               : 0;
-}
+/* ---- the intent: serial, TBS ---- */
 
 static int build(struct issuance *s, const struct profile *p, int64_t now)
 {
@@ -392,15 +127,15 @@ static int record_intent(struct store_tx *tx, struct issuance *s, const struct o
     memcpy(request.body_sha256, s->body_digest, 32);
     snprintf(s->row.profile, sizeof s->row.profile, "%s", s->profile);
     snprintf(s->row.name, sizeof s->row.name, "%s", s->name);
-    serial_text(serial, &s->row);
+    issuance_serial_text(serial, &s->row);
     hex_encode(tbs, (struct bytes){s->row.tbs_sha256, 32});
     if (tx_add_intent(tx, &s->row))
-        return store_failed(s);
+        return rule_store_failed(s);
     request.certificate = s->row.id;
     if ((s->req.csr_digest && tx_add_request(tx, s->key, &request, now)) ||
         tx_event(tx, now, 0, "intent serial=%s profile=%s name=%s operator=%s tbs=%s", serial,
                  s->profile, s->name, op->name[0] ? op->name : "-", tbs))
-        return store_failed(s);
+        return rule_store_failed(s);
     return 0;
 }
 
@@ -417,9 +152,10 @@ static void forget_decision(struct issuance *s)
 static int begin(struct store_tx *tx, struct issuance *s, const struct profile *p,
                  const struct operator_row *op, int64_t now)
 {
-    if (check_bytes(s, p) || check_conflicts(tx, s, op, now) || settle_operator(tx, s, now) ||
-        clock_usable(s->a->clock, &s->err) || signers_usable(s->a->signers, &s->err) ||
-        take_from_caps(tx, s, op, now) || build(s, p, now))
+    if (rule_check_bytes(s, p) || rule_check_conflicts(tx, s, op, now) ||
+        rule_settle_operator(tx, s, now) || clock_usable(s->a->clock, &s->err) ||
+        signers_usable(s->a->signers, &s->err) || rule_take_from_caps(tx, s, op, now) ||
+        build(s, p, now))
         return -1;
     s->err = (struct err){0};
     return record_intent(tx, s, op, now);
@@ -433,11 +169,11 @@ static int decide_intent(struct store_tx *tx, void *arg)
     const struct profile *p = NULL;
     int64_t now = clock_now(s->a->clock);
     forget_decision(s);
-    if (authorise(tx, s, &who, &p, now))
+    if (rule_authorise(tx, s, &who, &p, now))
         return -1;
     if (s->req.csr_digest) {
         struct certificate_row fresh = s->row;
-        int rc = request_key(s, &who) ? -1 : find_repeated(tx, s, now);
+        int rc = rule_request_key(s, &who) ? -1 : rule_find_repeated(tx, s, now);
         if (rc)
             return rc < 0 ? -1 : 0;
         s->row = fresh;
@@ -452,7 +188,7 @@ static int decide_orphan(struct store_tx *tx, void *arg)
     struct issuance *s = arg;
     char serial[41];
     int64_t now = clock_now(s->a->clock);
-    serial_text(serial, &s->row);
+    issuance_serial_text(serial, &s->row);
     return tx_set_orphan(tx, s->row.id, now) ||
                    tx_event(tx, now, 0, "orphan serial=%s name=%s", serial, s->name)
                ? -1
@@ -509,7 +245,7 @@ static int supersede(struct store_tx *tx, struct issuance *s, int64_t now)
     while ((rc = tx_live_of_name(tx, s->name, 0, old.id, &old)) == 0) {
         if (old.id == s->row.id || strcmp(old.profile, s->profile) != 0)
             continue;
-        serial_text(serial, &old);
+        issuance_serial_text(serial, &old);
         if (tx_set_revoked(tx, old.id, STATE_REVOKED, now, REASON_SUPERSEDED) ||
             tx_set_replaces(tx, s->row.id, old.id) ||
             tx_event(tx, now, 0, "revoked serial=%s name=%s reason=superseded", serial, s->name))
@@ -544,7 +280,7 @@ static int decide_issued(struct store_tx *tx, void *arg)
     if (still_in_force(tx, s, now))
         return -1;
     sha256(digest, buf_view(&s->der));
-    serial_text(serial, &s->row);
+    issuance_serial_text(serial, &s->row);
     hex_encode(hex, (struct bytes){digest, 32});
     if (tx_set_issued(tx, s->row.id, buf_view(&s->der), digest, now) ||
         tx_event(tx, now, s->row.id, "issued serial=%s profile=%s name=%s sha256=%s", serial,
@@ -711,7 +447,7 @@ static int decide_resolve(struct store_tx *tx, void *arg)
     r->count = 0;
     while ((rc = tx_open_intent(tx, &row)) == 0) {
         char serial[41];
-        serial_text(serial, &row);
+        issuance_serial_text(serial, &row);
         int64_t now = clock_now(r->a->clock);
         if (tx_set_orphan(tx, row.id, now) ||
             tx_event(tx, now, 0, "orphan serial=%s name=%s", serial, row.name))
