@@ -262,3 +262,16 @@ int crl_number_compare(X509_CRL *a, X509_CRL *b)
     ASN1_INTEGER_free(y);
     return order < 0 ? -1 : order > 0;
 }
+
+int certs_save(const char *path, X509 *one, STACK_OF(X509) * many, struct failure *f)
+{
+    struct buf pem = {0};
+    struct err err;
+    int rc = one ? cert_pem(&pem, one, f) : 0;
+    for (int i = 0; rc == 0 && many && i < sk_X509_num(many); i++)
+        rc = cert_pem(&pem, sk_X509_value(many, i), f);
+    if (rc == 0 && file_write(path, buf_view(&pem), 0644, 1, &err))
+        rc = fail_err(f, EXIT_LOCAL, &err);
+    buf_free(&pem);
+    return rc;
+}

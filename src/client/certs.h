@@ -28,6 +28,9 @@ int cert_is_root(X509 *cert);
 
 /* PEM, added to *out. */
 int cert_pem(struct buf *out, X509 *cert, struct failure *f) __attribute__((warn_unused_result));
+/* Those into a new file, PEM, in this order: one (NULL: none), then many (NULL: none). */
+int certs_save(const char *path, X509 *one, STACK_OF(X509) * many, struct failure *f)
+    __attribute__((warn_unused_result));
 
 struct cert_check {
     X509 *root;

@@ -171,17 +171,7 @@ static int save_pem(const struct renewal *r, const char *name, X509 *one, STACK_
                     struct failure *f)
 {
     char path[4096];
-    struct buf pem = {0};
-    struct err err;
-    int rc = in_pending(path, r, name, f);
-    if (rc == 0 && one)
-        rc = cert_pem(&pem, one, f);
-    for (int i = 0; rc == 0 && many && i < sk_X509_num(many); i++)
-        rc = cert_pem(&pem, sk_X509_value(many, i), f);
-    if (rc == 0 && file_write(path, buf_view(&pem), 0644, 1, &err))
-        rc = fail_err(f, EXIT_LOCAL, &err);
-    buf_free(&pem);
-    return rc;
+    return in_pending(path, r, name, f) || certs_save(path, one, many, f) ? -1 : 0;
 }
 
 /* The certificate last: once it is there, the renewal is decided. */

@@ -177,17 +177,7 @@ static int save_certs(const struct device_dir *d, const char *name, X509 *one,
                       STACK_OF(X509) * many, struct failure *f)
 {
     char path[4096];
-    struct buf pem = {0};
-    struct err err;
-    int rc = in_pending(path, d, name, f);
-    if (rc == 0 && one)
-        rc = cert_pem(&pem, one, f);
-    for (int i = 0; rc == 0 && many && i < sk_X509_num(many); i++)
-        rc = cert_pem(&pem, sk_X509_value(many, i), f);
-    if (rc == 0 && file_write(path, buf_view(&pem), 0644, 1, &err))
-        rc = fail_err(f, EXIT_LOCAL, &err);
-    buf_free(&pem);
-    return rc;
+    return in_pending(path, d, name, f) || certs_save(path, one, many, f) ? -1 : 0;
 }
 
 static int sync_parent(const char *path)
