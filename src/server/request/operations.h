@@ -22,7 +22,7 @@ enum field_kind {
     FIELD_OPERATION, /* a string: the operation itself */
     FIELD_BASE64,    /* a string, not empty; decoded, and so checked, by its user */
     FIELD_SERIAL,    /* a string: hex digits, an even number of them, 2 to 40 */
-    FIELD_SERIALS,   /* an array of 1 to SERIALS_MAX of these, none twice */
+    FIELD_SERIALS,   /* an array of 1 to SERIALS_MAX of these */
     FIELD_TOKEN,     /* a string: 1 to 64 of [A-Za-z0-9._:@-]: names, ids */
     FIELD_TIME,      /* a string: "2026-11-23T12:00:00Z" (RFC 3339, UTC) */
     FIELD_BOOL,      /* true or false */
