@@ -71,7 +71,10 @@ void child_free(struct child *c);
 int child_check_authority(struct supervisor *s, struct err *err);
 const char *role_text(enum role_name role);
 
-/* ---- main.c: what to do when something happens to one ---- */
+/* ---- supervise.c: what to do when something happens to one ---- */
+
+/* Runs until all is stopped; s->exit_code says how it went. */
+void supervise(struct supervisor *s);
 
 void on_child_message(struct child *c, const struct msg *m);
 void on_child_end(struct child *c); /* reaped and hung up */
