@@ -331,6 +331,45 @@ def test_replace(site):
 # ---- renewal ----
 
 
+def test_replace_asks_for_each(site):
+    """After a renewal there are two: one that was verified on its board is enough to need a revoker."""
+    site.start()
+    maker, revoker = site.operator("maker", "provisioner"), site.operator("boss", "provisioner,revoker")
+    serials, keys = [], [new_key(), new_key()]
+    for n, key in enumerate(keys):
+        pem = issue(site, maker, key)[1]
+        status, renewed = renew(site, device(site, f"renews{n}", pem, key), key)
+        assert status == 200
+        serials.append([serial_from(pem), serial_from(renewed)])
+    site.stop()
+    with contextlib.closing(sqlite3.connect(site.state / "signet.db")) as db:
+        for n in range(2):  # of the first board the older one, of the second the newer one
+            db.execute("UPDATE certificate SET board = 2 WHERE lower(hex(serial)) = ?", (serials[n][n],))
+        db.commit()
+    site.start()
+    for key, both in zip(keys, serials):
+        fresh = Key(key.name)
+        with nothing_done(site):
+            assert issue(site, maker, fresh, replace=True) == (403, "role_refused")
+        status, pem = issue(site, revoker, fresh, replace=True)
+        assert status == 200
+        assert states(site, key.name) == [(s, REVOKED, 4) for s in both] + [(serial_from(pem), ISSUED, None)]
+
+
+def test_holds_of_one_operator_are_lifted(site):
+    """What is on none is passed over."""
+    site.start()
+    maker, revoker = site.operator("maker", "provisioner"), site.operator("boss", "revoker")
+    keys = [new_key() for _ in range(3)]
+    old = [serial_from(issue(site, maker, key)[1]) for key in keys]
+    assert revoke(site, revoker, serial=old[1], reason="certificateHold").status == 200
+    for again in range(2):
+        body = text_of(operation="revoke_cert", issued_by="maker", reason="removeFromCRL", request_id=f"lift{again}")
+        answer = post(site, revoker, body, sign=revoker)
+        assert answer.status == 200 and answer.json["count"] == 1 - again
+    assert [states(site, k.name)[0][1] for k in keys] == [ISSUED] * 3
+
+
 def test_renewal(site):
     edit(site, profile("device", "+2s", "renew_expired = 1h", "brief") + profile("device", "+1s", "renew_expired = 1s", "gone")
          + profile("device", "+1s", "", "never"))
