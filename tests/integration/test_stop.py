@@ -135,6 +135,16 @@ def test_port_in_use(site, setting):
     assert not (site.state / "signet.db").exists()  # nothing was begun
 
 
+def test_port_that_is_let_go(site):
+    """As by the fronts of a signetd that was killed: they hold it a moment longer than it lives."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", int(site.conf.read_text().split("http_listen = 127.0.0.1:")[1].split()[0])))
+        other.listen()
+        threading.Timer(0.5, other.close).start()
+        site.start()
+
+
 def line_of(site, text):
     return [n for n, line in enumerate(site.conf.read_text().splitlines(), 1) if line.startswith(text)][0]
 
