@@ -2,8 +2,9 @@
  *
  * It holds policy, profiles, serials, the store and the journal, in its state directory. Fronts
  * (requests, already typed and bounded), signers (signatures), publishers (CRLs) and the supervisor
- * speak to it over sockets they were born with; signetctl over STATE/admin.sock. It never sees a
- * byte of HTTP, JSON or TLS from outside, never the PIN, and never a CA's private key.
+ * speak to it over sockets they were born with; signetctl over STATE/admin.sock. It never sees HTTP
+ * or TLS, never the PIN, and never a CA's private key; JSON only when an operator's signature over
+ * it has verified (signed.c).
  *
  * One loop: every pass handles what has come, then commits all of it at once.
  */

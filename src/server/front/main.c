@@ -1,5 +1,5 @@
 /* signet-front: what clients talk to. TLS, HTTP, JSON, base64, CSRs: all bytes of strangers are
- * read here, and nowhere else.
+ * read here, and nowhere else; a body that an operator signed the authority reads once more.
  *
  * Holds: the key of the listener's certificate (short-lived), the connections.
  * Talks to: clients; the authority, with typed messages of bounded length; the supervisor, to say
