@@ -127,6 +127,8 @@ static int by_name(struct store_tx *tx, struct revocation *r)
     }
     if (rc < 0)
         return store_failed(r);
+    if (found > 1)
+        r->one.len = 0; /* of several the answer names none, however many are changed */
     return found ? 0
                  : err_set(&r->err, ERR_serial_unknown, "%s has no live certificate", r->req.name);
 }
