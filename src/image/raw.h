@@ -1,0 +1,12 @@
+/* Credentials as a C header, for firmware that has them compiled in. */
+#ifndef SIGNET_IMAGE_RAW_H
+#define SIGNET_IMAGE_RAW_H
+
+#include "image/credentials.h"
+
+/* "static const unsigned char client_key[] = {…};" and its length, for each item. In PEM the NUL is
+ * there and is counted. *out starts {0} and holds the key: buf_wipe(). */
+int raw_c_header(struct buf *out, const struct credential_items *items, struct err *err)
+    __attribute__((warn_unused_result));
+
+#endif
