@@ -31,6 +31,8 @@ done
 install_packages() {
     local wanted missing=()
     mapfile -t wanted < <(cat "$repo/hsm-setup/debian-packages" "$repo/tests/debian-packages" | grep -v '^#')
+    # Debian 12 has no esptool: tests/esptool.sh gets one
+    [ "$(. /etc/os-release && echo "$VERSION_CODENAME")" = bookworm ] || wanted+=(esptool)
     for p in "${wanted[@]}"; do
         dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
     done
@@ -54,7 +56,8 @@ build build-clang -DCMAKE_C_COMPILER=clang
 build build-asan -DCMAKE_C_COMPILER=gcc -DSIGNET_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug
 build build-gcc -DCMAKE_C_COMPILER=gcc -DSIGNET_ASAN_BUILD="$repo/build-asan"
 [ "$full" = 0 ] || export SIGNET_FULL=1
-echo "── testing"
+esptool=$("$repo/tests/esptool.sh")
+echo "── testing, with $("$esptool" version | head -n 1)"
 cd "$repo/build-gcc"
 # two at a time: every test is alone with its token, its state and its ports
 exec ctest --output-on-failure --parallel 2
