@@ -16,7 +16,7 @@ enum image_format { IMAGE_UNKNOWN, IMAGE_NVS, IMAGE_SECURE_CERT };
 #define NVS_NAME_MAX 15  /* characters of a namespace or key */
 #define NVS_KEYS_SIZE 64 /* AES key, tweak key */
 #define SECURE_CERT_SIZE_DEFAULT 0x2000
-#define IMAGE_SIZE_MAX (4u << 20) /* of a partition that is built or read */
+#define IMAGE_SIZE_MAX (1u << 20) /* of a partition that is built or read */
 
 /* How NVS names things; NULL: the default. */
 struct nvs_names {
@@ -73,22 +73,31 @@ struct image {
 enum image_format image_recognize(struct bytes in);
 
 /* Reads the bytes of a whole partition. 0 also when the image is damaged: what is whole is in
- * items, what is not in problems (never in both). nvs_keys: NULL when it is plain. -1: no memory,
- * too large, or neither format. image_free() also after a failure. */
+ * items, what is not is in problems alone. Whether an item is a good key or certificate is not
+ * looked at: content.h. nvs_keys: NULL when it is plain. -1: no memory, too large, or neither
+ * format. image_free() also after a failure. */
 int image_read(struct image *out, struct bytes in, const uint8_t *nvs_keys, struct err *err)
     __attribute__((warn_unused_result));
 /* Wipes and frees. */
 void image_free(struct image *image);
 
-/* The credentials among the items, as far as they can be read: by type (secure-cert), or by what
- * is in them (nvs: the private key; a text or blob of certificates). What is found is the caller's,
- * image_credentials_free(); what is not is NULL. The certificate that the key fits is the leaf. */
-int image_credentials(struct credentials *out, const struct image *image, struct err *err)
-    __attribute__((warn_unused_result));
-void image_credentials_free(struct credentials *c);
+/* What of a device's credentials is among the items, told by what is in them: the private key, the
+ * certificate that it fits (without a key: the first that is no CA), and what else there is. */
+struct image_credentials {
+    EVP_PKEY *key;
+    X509 *cert;             /* the leaf */
+    STACK_OF(X509) * chain; /* the other certificates that are not self-signed */
+    STACK_OF(X509) * roots; /* the self-signed ones */
+    size_t keys, certs;     /* how many there are in all */
+};
 
-/* Does a flash read back hold these credentials: readable without a problem, the same key, the
- * same certificate, chain and CA? -1 with the first difference. */
+/* What is not there stays NULL, stacks are empty. image_credentials_free() always. */
+int image_credentials(struct image_credentials *out, const struct image *image, struct err *err)
+    __attribute__((warn_unused_result));
+void image_credentials_free(struct image_credentials *c);
+
+/* Does a flash read back hold these credentials, as image_build() with the same options puts them
+ * there: readable without a problem, each item there and the same? -1 with the first difference. */
 int image_verify(struct bytes in, const struct credentials *c, const struct image_options *o,
                  struct err *err) __attribute__((warn_unused_result));
 
