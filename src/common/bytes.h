@@ -37,6 +37,9 @@ char *base64_encode(struct bytes in) __attribute__((warn_unused_result));
 uint8_t *base64_decode(const char *text, size_t text_len, size_t *len)
     __attribute__((warn_unused_result));
 
+/* Is it UTF-8 (RFC 3629 section 4)? */
+int utf8_valid(struct bytes text);
+
 /* SHA-256 (FIPS 180-4). Ends the process if libcrypto cannot do it: there is no going on. */
 void sha256(uint8_t out[32], struct bytes in);
 

@@ -10,38 +10,6 @@ struct request {
     cJSON *root;
 };
 
-/* ---- UTF-8 (RFC 3629 section 4) ---- */
-
-/* The length of the sequence at p, 0 when it is not valid. The range of the second byte keeps out
- * overlong forms, surrogates and what lies beyond U+10FFFF. */
-static size_t utf8_sequence(const uint8_t *p, size_t left)
-{
-    uint8_t c = p[0], low = 0x80, high = 0xbf;
-    size_t len = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
-    if (len == 0 || len > left)
-        return 0;
-    if (c == 0xe0)
-        low = 0xa0;
-    if (c == 0xed)
-        high = 0x9f;
-    if (c == 0xf0)
-        low = 0x90;
-    if (c == 0xf4)
-        high = 0x8f;
-    for (size_t i = 1; i < len; i++, low = 0x80, high = 0xbf)
-        if (p[i] < low || p[i] > high)
-            return 0;
-    return len;
-}
-
-static int utf8_valid(struct bytes text)
-{
-    for (size_t i = 0, n; i < text.len; i += n)
-        if (!(n = utf8_sequence(text.data + i, text.len - i)))
-            return 0;
-    return 1;
-}
-
 /* ---- the lexical pass: what cJSON would let through (RFC 8259 sections 2, 7) ---- */
 
 struct scan {
