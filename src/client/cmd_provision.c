@@ -1,37 +1,10 @@
 /* signet provision: a device's key and certificate. */
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "client/answer.h"
 #include "client/commands.h"
 #include "client/provision.h"
 #include "pki/mac.h"
-
-static void print_json(const struct provisioned *p)
-{
-    static const char *const files[][2] = {{"key", DEVICE_KEY},
-                                           {"certificate", DEVICE_CERT},
-                                           {"chain", DEVICE_CHAIN},
-                                           {"ca", DEVICE_CA}};
-    cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "status", "OK");
-    cJSON_AddStringToObject(o, "mac", p->mac);
-    cJSON_AddStringToObject(o, "serial", p->serial);
-    cJSON_AddStringToObject(o, "not_before", p->not_before);
-    cJSON_AddStringToObject(o, "not_after", p->not_after);
-    cJSON_AddBoolToObject(o, "resumed", p->resumed);
-    cJSON_AddStringToObject(o, "folder", p->folder);
-    if (p->aside)
-        cJSON_AddStringToObject(o, "older_folder", p->aside);
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        char *path = path_join(p->folder, files[i][1]);
-        if (path)
-            cJSON_AddStringToObject(o, files[i][0], path);
-        free(path);
-    }
-    json_print(o);
-    cJSON_Delete(o);
-}
 
 static void print_text(const struct provisioned *p, int replaced)
 {
@@ -51,10 +24,13 @@ static int provision_and_print(struct session *s, const struct board *b, int jso
 {
     struct provisioned p;
     int rc = provision(&p, s, b, f);
-    if (rc == 0 && json)
-        print_json(&p);
-    else if (rc == 0)
+    if (rc == 0 && json) {
+        cJSON *o = provisioned_json(&p);
+        json_print(o);
+        cJSON_Delete(o);
+    } else if (rc == 0) {
         print_text(&p, b->replace);
+    }
     provisioned_free(&p);
     return rc;
 }

@@ -57,8 +57,7 @@ int fail_at(struct failure *f, const char *address)
     return -1;
 }
 
-/* {"status":"ERROR","exit":3,"error":{"code":"unreachable","message":"…"}} */
-static void print_json(const struct failure *f)
+cJSON *failure_json(const struct failure *f)
 {
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "status", "ERROR");
@@ -66,14 +65,16 @@ static void print_json(const struct failure *f)
     cJSON *error = cJSON_AddObjectToObject(object, "error");
     cJSON_AddStringToObject(error, "code", f->code);
     cJSON_AddStringToObject(error, "message", f->text);
-    json_print(object);
-    cJSON_Delete(object);
+    return object;
 }
 
 int failure_report(const struct failure *f, int json)
 {
-    if (json)
-        print_json(f);
+    if (json) {
+        cJSON *object = failure_json(f);
+        json_print(object);
+        cJSON_Delete(object);
+    }
     fprintf(stderr, "signet: %s\n", f->text);
     return f->exit;
 }

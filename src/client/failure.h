@@ -3,6 +3,8 @@
 #ifndef SIGNET_CLIENT_FAILURE_H
 #define SIGNET_CLIENT_FAILURE_H
 
+#include <cjson/cJSON.h>
+
 #include "common/err.h"
 
 enum exit_code {
@@ -37,6 +39,9 @@ int fail_add(struct failure *f, const char *fmt, ...) __attribute__((format(prin
 
 /* Puts "address: " before the sentence unless it names the address already. Returns -1. */
 int fail_at(struct failure *f, const char *address);
+
+/* {"status":"ERROR","exit":3,"error":{"code":"unreachable","message":"…"}}; cJSON_Delete(). */
+cJSON *failure_json(const struct failure *f) __attribute__((warn_unused_result));
 
 /* "signet: …" on stderr and, for --json, one object on stdout. Returns the exit code. */
 int failure_report(const struct failure *f, int json);

@@ -36,6 +36,24 @@ static const struct command commands[] = {
      "revoker, unless the older certificate was yours and never verified on its board.",
      "  signet provision --mac 24:0a:c4:12:34:56 --out devices\n"
      "  signet provision --mac 24:0a:c4:12:34:56 --out devices --replace"},
+    {"batch", FOR_BATCH, cmd_batch,
+     "FILE.csv [--jobs N] [--results FILE] [--profile NAME] [--out DIR]",
+     "provision all boards of a CSV file",
+     "Provisions each board of the file as signet provision does. The first line names the "
+     "columns:\n"
+     "mac, profile (may be missing or empty), and any others, which are carried to the results. "
+     "Bad\n"
+     "lines are all named before anything is sent.\n\n"
+     "Stopped in any way and given again, the same command goes on where it was, and no board "
+     "gets\n"
+     "two certificates. A board that is refused does not stop the others; the same command tries "
+     "it\n"
+     "again. The results, FILE.results.csv, have a line a board, each on the disk before the next.",
+     "  signet batch devices.csv --out devices --jobs 4\n"
+     "  signet batch devices.csv --json | jq -r 'select(.status == \"ERROR\")'\n"
+     "A file:\n"
+     "  mac,profile,site\n"
+     "  24:0a:c4:12:34:56,device,hall 7"},
     {"renew", FOR_RENEW, cmd_renew, "DIR | --mac MAC [--new-key] [--out DIR]",
      "get a device's next certificate, by its present one",
      "Connects with the device's own key and certificate, so that no operator is needed, and asks "

@@ -5,6 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
+static int off;
+
 int64_t now_ms(void)
 {
     struct timespec t;
@@ -20,7 +22,7 @@ void notice_begin(struct notice *n)
 void notice_tick(struct notice *n, const char *fmt, ...)
 {
     int64_t seconds = (now_ms() - n->since) / 1000;
-    if (seconds == n->shown || !isatty(STDERR_FILENO))
+    if (off || seconds == n->shown || !isatty(STDERR_FILENO))
         return;
     n->shown = seconds;
     va_list ap;
@@ -37,4 +39,9 @@ void notice_end(struct notice *n)
     if (n->shown)
         fputs("\r\033[K", stderr);
     n->shown = 0;
+}
+
+void notice_off(void)
+{
+    off = 1;
 }

@@ -14,6 +14,8 @@ void notice_begin(struct notice *n);
 /* Called often: "signet: WHAT … 3 s". */
 void notice_tick(struct notice *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void notice_end(struct notice *n);
+/* In this process, nothing from now on: another one has the terminal. */
+void notice_off(void);
 
 /* CLOCK_MONOTONIC in ms. */
 int64_t now_ms(void);

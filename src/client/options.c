@@ -16,10 +16,10 @@ struct row {
 
 /* Commands of one kind. */
 #define AS_OPERATOR                                                                                \
-    (FOR_PROVISION | FOR_SERVER_CERT | FOR_REVOKE | FOR_HOLD | FOR_UNHOLD | FOR_LIST | FOR_SHOW |  \
-     FOR_DOCTOR)
+    (FOR_PROVISION | FOR_BATCH | FOR_SERVER_CERT | FOR_REVOKE | FOR_HOLD | FOR_UNHOLD | FOR_LIST | \
+     FOR_SHOW | FOR_DOCTOR)
 #define REVOKING (FOR_REVOKE | FOR_HOLD | FOR_UNHOLD)
-#define WITH_OPERAND (FOR_VERIFY | FOR_RENEW | FOR_SHOW)
+#define WITH_OPERAND (FOR_VERIFY | FOR_RENEW | FOR_SHOW | FOR_BATCH)
 
 #define AT(field) offsetof(struct options, field)
 static const struct row rows[] = {
@@ -39,8 +39,12 @@ static const struct row rows[] = {
     {"new-key", NULL, AT(new_key), FOR_RENEW, "make a new key too", 0},
     {"profile", "NAME", AT(profile), FOR_PROVISION, "the certificate's profile (default: device)",
      0},
+    {"profile", "NAME", AT(profile), FOR_BATCH,
+     "of the boards whose line says none (default: device)", 0},
+    {"jobs", "N", AT(jobs), FOR_BATCH, "keys made at once (default: as many as processors)", 0},
+    {"results", "FILE", AT(results), FOR_BATCH, "a line a board (default: NAME.results.csv)", 0},
     {"profile", "NAME", AT(profile), FOR_SERVER_CERT, "its profile (default: server)", 0},
-    {"key-type", "TYPE", AT(key_type), FOR_INIT | FOR_PROVISION | FOR_SERVER_CERT,
+    {"key-type", "TYPE", AT(key_type), FOR_INIT | FOR_PROVISION | FOR_BATCH | FOR_SERVER_CERT,
      "rsa:2048 (default), rsa:3072, rsa:4096, ec:p256, ec:p384", 0},
     {"key-type", "TYPE", AT(key_type), FOR_RENEW, "with --new-key (default: as the one before)", 0},
     {"serial", "HEX", AT(serial), REVOKING | FOR_SHOW, "the certificate, by its serial number", 0},
@@ -59,7 +63,7 @@ static const struct row rows[] = {
      "keyCompromise, superseded, cessationOfOperation, … (RFC 5280)", 0},
     {"crl", "FILE", AT(crl), FOR_VERIFY, "check revocation by this CRL, not the server's", 0},
     {"offline", NULL, AT(offline), FOR_VERIFY, "do not ask the server for its CRL", 0},
-    {"out", "DIR", AT(out), FOR_PROVISION | FOR_VERIFY | FOR_RENEW | FOR_DOCTOR,
+    {"out", "DIR", AT(out), FOR_PROVISION | FOR_BATCH | FOR_VERIFY | FOR_RENEW | FOR_DOCTOR,
      "where the devices' folders are (default: here)", 0},
     {"out", "FILE", AT(out), FOR_CRL, "save the CRL here (default: standard output)", 0},
     {"out", "FILE", AT(out), FOR_SERVER_CERT, "save certificate and intermediates here", 0},

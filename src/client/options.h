@@ -18,7 +18,8 @@ enum command_bit {
     FOR_LIST = 512,
     FOR_SHOW = 1024,
     FOR_DOCTOR = 2048,
-    FOR_ALL = 4095
+    FOR_BATCH = 4096,
+    FOR_ALL = 8191
 };
 
 /* An option that may be given several times. */
@@ -38,6 +39,7 @@ struct options {
     const char *from, *to, *state, *operator_name, *limit;
     const char *csr, *out_key;
     const char *crl;
+    const char *jobs, *results;
     struct values names;
     const char *operand; /* the one argument that is not an option */
     int replace, new_key, offline, json, help;

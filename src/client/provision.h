@@ -28,11 +28,23 @@ struct provisioned {
 int board_settings(struct board *b, const struct session *s, struct failure *f)
     __attribute__((warn_unused_result));
 
+/* Makes the board's key and request, or finds them, and leaves them on the disk for provision(). */
+int provision_key(const struct board *b, int *resumed, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* The board's complete folder: its certificate verified up to the root, for this MAC and for the
+ * key beside it. provisioned_free() also after a failure. */
+int provision_find(struct provisioned *out, X509 *root, const struct board *b, struct failure *f)
+    __attribute__((warn_unused_result));
+
 /* s: connected as an operator; its connection is kept, so that one session does for many boards.
  * After a failure the same call goes on with the same key and gets the same certificate; the
  * sentence says what is left. provisioned_free() also after a failure. */
 int provision(struct provisioned *out, struct session *s, const struct board *b, struct failure *f)
     __attribute__((warn_unused_result));
 void provisioned_free(struct provisioned *p);
+
+/* As one object; cJSON_Delete(). */
+cJSON *provisioned_json(const struct provisioned *p) __attribute__((warn_unused_result));
 
 #endif

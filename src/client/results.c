@@ -1,0 +1,231 @@
+#include "client/results.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/csv_line.h"
+#include "common/file.h"
+
+#define SIZE_MAX_READ ((size_t)512 * 1024 * 1024)
+#define ISSUED "issued"
+#define FAILED "failed"
+
+/* The labels follow. */
+enum { MAC, STATUS, PROFILE, SERIAL, NOT_BEFORE, NOT_AFTER, FOLDER, ERROR, MESSAGE, COLUMNS };
+static const char *const columns[COLUMNS] = {
+    [MAC] = "mac",       [STATUS] = "status",         [PROFILE] = "profile",
+    [SERIAL] = "serial", [NOT_BEFORE] = "not_before", [NOT_AFTER] = "not_after",
+    [FOLDER] = "folder", [ERROR] = "error",           [MESSAGE] = "message"};
+
+struct results {
+    const char *path, *profile;
+    const struct device_list *list;
+    int fd; /* locked */
+    off_t size;
+    char *done; /* one for each board */
+};
+
+/* ---- lines ---- */
+
+static int add_line(struct buf *out, const char *const own[COLUMNS], const struct device_list *l,
+                    const char *cells)
+{
+    size_t last = l->column_count;
+    for (size_t i = 0; i < l->column_count; i++)
+        if (device_list_is_label(l, i))
+            last = i;
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < COLUMNS; i++)
+        rc = csv_add(out, own[i], i == COLUMNS - 1 && last == l->column_count);
+    for (size_t i = 0; rc == 0 && i < l->column_count; i++)
+        if (device_list_is_label(l, i))
+            rc = csv_add(out, csv_cell(cells, i), i == last);
+    return rc;
+}
+
+static int check_labels(const struct device_list *l, struct failure *f)
+{
+    for (size_t i = 0; i < l->column_count; i++)
+        for (int j = 0; device_list_is_label(l, i) && j < COLUMNS; j++)
+            if (strcmp(csv_cell(l->columns, i), columns[j]) == 0)
+                return fail(f, EXIT_USAGE, "usage",
+                            "the column \"%s\" is one of the results'; give it another name",
+                            columns[j]);
+    return 0;
+}
+
+/* ---- a file from before ---- */
+
+static int is_foreign(const struct results *r, struct failure *f)
+{
+    return fail(f, EXIT_LOCAL, "already_exists",
+                "%s is not the results of this batch (its columns are others); it is never "
+                "overwritten: move it away, or give another --results",
+                r->path);
+}
+
+static void mark_done(struct results *r, const char *mac, const char *profile)
+{
+    const struct device *d = device_list_find(r->list, mac);
+    if (d && strcmp(device_profile(r->list, d, r->profile), profile) == 0)
+        r->done[d - r->list->device] = 1;
+}
+
+/* Keeps the line when there is a certificate; -1: it is no line of ours. */
+static int take_line(struct results *r, struct buf *kept, struct bytes line, size_t count)
+{
+    struct buf cells = {0};
+    size_t n = 0;
+    int rc = csv_split(&cells, &n, line) || n != count ? -1 : 0;
+    const char *text = (const char *)cells.data;
+    if (rc == 0 && strcmp(csv_cell(text, STATUS), ISSUED) == 0) {
+        mark_done(r, csv_cell(text, MAC), csv_cell(text, PROFILE));
+        rc = buf_add(kept, line.data, line.len) || buf_add(kept, "\r\n", 2) ? -1 : 0;
+    }
+    buf_free(&cells);
+    return rc;
+}
+
+/* What is kept of a file from before: at least the line that names the columns. */
+static int sift(struct results *r, struct buf *kept, struct bytes text, struct failure *f)
+{
+    struct bytes line, head;
+    size_t labels = 0;
+    int whole;
+    for (size_t i = 0; i < r->list->column_count; i++)
+        labels += (size_t)device_list_is_label(r->list, i);
+    if (add_line(kept, columns, r->list, r->list->columns))
+        return fail_memory(f);
+    head = (struct bytes){kept->data, kept->len - 2};
+    if (csv_next_line(&text, &line, &whole) && !(whole && bytes_equal(line, head)))
+        return is_foreign(r, f);
+    while (csv_next_line(&text, &line, &whole))
+        if (whole && take_line(r, kept, line, COLUMNS + labels))
+            return is_foreign(r, f);
+    return 0;
+}
+
+/* ---- opening ---- */
+
+static int cannot(const struct results *r, const char *what, struct failure *f)
+{
+    return fail(f, EXIT_LOCAL, "local_file", "cannot %s the results %s: %s", what, r->path,
+                strerror(errno));
+}
+
+static int is_same_file(const struct results *r)
+{
+    struct stat by_name, held;
+    return stat(r->path, &by_name) == 0 && fstat(r->fd, &held) == 0 &&
+           by_name.st_dev == held.st_dev && by_name.st_ino == held.st_ino;
+}
+
+static int open_locked(struct results *r, struct failure *f)
+{
+    r->fd = open(r->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
+    if (r->fd < 0)
+        return cannot(r, "open", f);
+    if (flock(r->fd, LOCK_EX | LOCK_NB) == 0 && is_same_file(r))
+        return 0;
+    return fail(f, EXIT_LOCAL, "busy", "another signet batch is writing %s right now", r->path);
+}
+
+static int replace_file(struct results *r, struct bytes kept, struct failure *f)
+{
+    struct err err;
+    int old = r->fd;
+    int rc = file_write(r->path, kept, 0644, 1, &err) ? fail_err(f, EXIT_LOCAL, &err)
+                                                      : open_locked(r, f);
+    close(old);
+    if (rc && r->fd == old)
+        r->fd = -1;
+    return rc;
+}
+
+static int go_on_with(struct results *r, struct failure *f)
+{
+    struct buf text = {0}, kept = {0};
+    struct err err;
+    int rc = file_read(&text, r->path, SIZE_MAX_READ, &err) ? fail_err(f, EXIT_LOCAL, &err)
+                                                            : sift(r, &kept, buf_view(&text), f);
+    if (rc == 0 && !bytes_equal(buf_view(&text), buf_view(&kept)))
+        rc = replace_file(r, buf_view(&kept), f);
+    r->size = (off_t)kept.len;
+    buf_free(&text);
+    buf_free(&kept);
+    return rc;
+}
+
+int results_open(struct results **out, const char *path, const struct device_list *list,
+                 const char *profile, struct failure *f)
+{
+    if (check_labels(list, f))
+        return -1;
+    struct results *r = calloc(1, sizeof *r);
+    if (!r)
+        return fail_memory(f);
+    *r = (struct results){.path = path, .profile = profile, .list = list, .fd = -1};
+    r->done = calloc(list->count, 1);
+    if (!r->done ? fail_memory(f) : open_locked(r, f) || go_on_with(r, f)) {
+        results_close(r);
+        return -1;
+    }
+    *out = r;
+    return 0;
+}
+
+void results_close(struct results *r)
+{
+    if (!r)
+        return;
+    if (r->fd >= 0)
+        close(r->fd);
+    free(r->done);
+    free(r);
+}
+
+int results_is_done(const struct results *r, size_t index)
+{
+    return r->done[index];
+}
+
+/* ---- a board more ---- */
+
+/* Whole or not at all: half a line of a full disk is taken back. */
+static int append(struct results *r, struct bytes line, struct failure *f)
+{
+    ssize_t n = write(r->fd, line.data, line.len);
+    if (n == (ssize_t)line.len && fdatasync(r->fd) == 0) {
+        r->size += n;
+        return 0;
+    }
+    if (n >= 0 && n < (ssize_t)line.len)
+        errno = ENOSPC;
+    cannot(r, "write", f);
+    return ftruncate(r->fd, r->size) ? cannot(r, "mend", f) : -1;
+}
+
+int results_add(struct results *r, size_t index, const struct provisioned *p,
+                const struct failure *why, struct failure *f)
+{
+    const struct device *d = &r->list->device[index];
+    const char *own[COLUMNS] = {[MAC] = d->mac,
+                                [STATUS] = p ? ISSUED : FAILED,
+                                [PROFILE] = device_profile(r->list, d, r->profile),
+                                [SERIAL] = p ? p->serial : "",
+                                [NOT_BEFORE] = p ? p->not_before : "",
+                                [NOT_AFTER] = p ? p->not_after : "",
+                                [FOLDER] = p ? p->folder : "",
+                                [ERROR] = p ? "" : why->code,
+                                [MESSAGE] = p ? "" : why->text};
+    struct buf line = {0};
+    int rc =
+        add_line(&line, own, r->list, d->cells) ? fail_memory(f) : append(r, buf_view(&line), f);
+    buf_free(&line);
+    return rc;
+}
