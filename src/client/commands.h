@@ -16,6 +16,7 @@ int cmd_list(const struct options *o, struct failure *f);
 int cmd_show(const struct options *o, struct failure *f);
 int cmd_verify(const struct options *o, struct failure *f);
 int cmd_crl(const struct options *o, struct failure *f);
+int cmd_image(const struct options *o, struct failure *f);
 int cmd_doctor(const struct options *o, struct failure *f);
 
 #endif

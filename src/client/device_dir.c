@@ -180,17 +180,6 @@ static int save_certs(const struct device_dir *d, const char *name, X509 *one,
     return in_pending(path, d, name, f) || certs_save(path, one, many, f) ? -1 : 0;
 }
 
-static int sync_parent(const char *path)
-{
-    char *folder = path_folder(path);
-    int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    int rc = fd < 0 ? -1 : fsync(fd);
-    if (fd >= 0)
-        close(fd);
-    free(folder);
-    return rc;
-}
-
 static int rename_failed(const char *from, const char *to, struct failure *f)
 {
     return fail(f, EXIT_LOCAL, "local_file", "cannot rename %s to %s: %s", from, to,
@@ -207,7 +196,7 @@ int device_dir_finish(struct device_dir *d, X509 *cert, STACK_OF(X509) * between
         return rename_failed(d->final, d->aside, f);
     if (refuse_existing(d->final, f))
         return -1;
-    if (rename(d->pending, d->final) || sync_parent(d->final)) {
+    if (rename(d->pending, d->final) || file_sync_parent(d->final, NULL)) {
         rename_failed(d->pending, d->final, f);
         return d->aside ? fail_add(f, "the older folder is %s now", d->aside) : -1;
     }

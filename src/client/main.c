@@ -139,6 +139,27 @@ static const struct command commands[] = {
     {"crl", FOR_CRL, cmd_crl, "[--out FILE]", "fetch the CRL",
      "Fetches the CRL and verifies it. A newer one in FILE is never replaced by an older one.",
      "  signet crl --out /etc/mosquitto/crl.pem"},
+    {"image", FOR_IMAGE, cmd_image,
+     "DIR --format nvs|secure-cert|raw --out FILE [--encoding pem|der] [--size BYTES]\n"
+     "       signet image --inspect FILE [--keys FILE]",
+     "make or read an image for a board's flash",
+     "Makes an image of a flash partition from a device's folder, without the server: key, "
+     "certificate\n"
+     "with its chain (the leaf first), and CA, for NVS (plain or encrypted), for esp_secure_cert, "
+     "or as\n"
+     "plain files and a C header. The image is as long as the partition, so nothing older "
+     "survives. "
+     "An\n"
+     "existing file is not overwritten.\n\n"
+     "--inspect says what is in an image and what is wrong with it: exit code 6 when it is "
+     "damaged, or\n"
+     "key and certificate are no pair, 5 when it is no image. It never prints the key.",
+     "  signet image devices/240ac4123456 --format nvs --size 0x6000 --out nvs.bin\n"
+     "  signet image devices/240ac4123456 --format nvs --size 24K --encrypt --keys-out keys.bin "
+     "\\\n"
+     "               --out nvs.bin\n"
+     "  signet image devices/240ac4123456 --format secure-cert --out esp_secure_cert.bin\n"
+     "  signet image --inspect esp_secure_cert.bin"},
     {"doctor", FOR_DOCTOR, cmd_doctor, "[--out DIR]", "check the set-up, line by line",
      "Checks config file, root, operator certificate and key, the server, its clock and "
      "readiness,\n"

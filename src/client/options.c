@@ -19,7 +19,8 @@ struct row {
     (FOR_PROVISION | FOR_BATCH | FOR_SERVER_CERT | FOR_REVOKE | FOR_HOLD | FOR_UNHOLD | FOR_LIST | \
      FOR_SHOW | FOR_DOCTOR)
 #define REVOKING (FOR_REVOKE | FOR_HOLD | FOR_UNHOLD)
-#define WITH_OPERAND (FOR_VERIFY | FOR_RENEW | FOR_SHOW | FOR_BATCH)
+#define WITH_OPERAND (FOR_VERIFY | FOR_RENEW | FOR_SHOW | FOR_BATCH | FOR_IMAGE)
+#define WITH_SERVER (FOR_ALL & ~FOR_IMAGE)
 
 #define AT(field) offsetof(struct options, field)
 static const struct row rows[] = {
@@ -67,15 +68,34 @@ static const struct row rows[] = {
      "where the devices' folders are (default: here)", 0},
     {"out", "FILE", AT(out), FOR_CRL, "save the CRL here (default: standard output)", 0},
     {"out", "FILE", AT(out), FOR_SERVER_CERT, "save certificate and intermediates here", 0},
-    {"server", "URL", AT(server), FOR_ALL, "the server, https://host:port", 0},
-    {"ca", "FILE", AT(ca), FOR_ALL & ~FOR_INIT, "the root certificate that everything must lead to",
+    {"inspect", "FILE", AT(inspect), FOR_IMAGE, "read an image instead, also one made by others",
      0},
+    {"format", "FORMAT", AT(format), FOR_IMAGE, "nvs, secure-cert or raw", 0},
+    {"encoding", "ENCODING", AT(encoding), FOR_IMAGE, "pem (default) or der", 0},
+    {"size", "BYTES", AT(size), FOR_IMAGE,
+     "the partition's, as 0x6000, 24576 or 24K (secure-cert: 0x2000)", 0},
+    {"namespace", "NAME", AT(space), FOR_IMAGE, "nvs: the namespace (default: signet)", 0},
+    {"key-name", "NAME", AT(key_name), FOR_IMAGE, "nvs: the key's name (default: client_key)", 0},
+    {"cert-name", "NAME", AT(cert_name), FOR_IMAGE,
+     "nvs: the certificate's name (default: client_cert)", 0},
+    {"chain-name", "NAME", AT(chain_name), FOR_IMAGE,
+     "nvs, der: of intermediates, a number behind it (default: client_chain)", 0},
+    {"ca-name", "NAME", AT(ca_name), FOR_IMAGE, "nvs: the CA's name (default: ca_cert)", 0},
+    {"encrypt", NULL, AT(encrypt), FOR_IMAGE, "nvs: encrypt; with --keys-out or --keys", 0},
+    {"keys-out", "FILE", AT(keys_out), FOR_IMAGE,
+     "nvs: save new keys here, for the partition nvs_keys", 0},
+    {"keys", "FILE", AT(keys), FOR_IMAGE, "nvs: the keys of an encrypted partition", 0},
+    {"out", "FILE", AT(out), FOR_IMAGE, "save the image here; raw: a new folder", 0},
+    {"server", "URL", AT(server), WITH_SERVER, "the server, https://host:port", 0},
+    {"ca", "FILE", AT(ca), WITH_SERVER & ~FOR_INIT,
+     "the root certificate that everything must lead to", 0},
     {"cert", "FILE", AT(cert), AS_OPERATOR, "the operator's certificate", 0},
     {"key", "FILE", AT(key), AS_OPERATOR, "the operator's key", 0},
-    {"config", "FILE", AT(config), FOR_ALL,
+    {"config", "FILE", AT(config), WITH_SERVER,
      "default: $SIGNET_CONFIG, or ~/.config/signet/signet.conf", 0},
-    {"connect-timeout", "SECONDS", AT(connect_timeout), FOR_ALL, "to connect (default: 5)", 0},
-    {"timeout", "SECONDS", AT(timeout), FOR_ALL, "for a request with its retries (default: 30)", 0},
+    {"connect-timeout", "SECONDS", AT(connect_timeout), WITH_SERVER, "to connect (default: 5)", 0},
+    {"timeout", "SECONDS", AT(timeout), WITH_SERVER, "for a request with its retries (default: 30)",
+     0},
     {"json", NULL, AT(json), FOR_ALL, "print one JSON object a line", 0},
     {"help", NULL, AT(help), FOR_ALL, "this text", 0},
 };

@@ -19,7 +19,8 @@ enum command_bit {
     FOR_SHOW = 1024,
     FOR_DOCTOR = 2048,
     FOR_BATCH = 4096,
-    FOR_ALL = 8191
+    FOR_IMAGE = 8192,
+    FOR_ALL = 16383
 };
 
 /* An option that may be given several times. */
@@ -40,9 +41,11 @@ struct options {
     const char *csr, *out_key;
     const char *crl;
     const char *jobs, *results;
+    const char *format, *encoding, *size, *space, *key_name, *cert_name, *chain_name, *ca_name;
+    const char *keys, *keys_out, *inspect;
     struct values names;
     const char *operand; /* the one argument that is not an option */
-    int replace, new_key, offline, json, help;
+    int replace, new_key, offline, encrypt, json, help;
 };
 
 struct command {

@@ -71,7 +71,7 @@ static int write_all(int fd, struct bytes data)
     return 0;
 }
 
-static int sync_folder(const char *path, struct err *err)
+int file_sync_parent(const char *path, struct err *err)
 {
     char copy[PATH_MAX];
     snprintf(copy, sizeof copy, "%s", path);
@@ -125,7 +125,7 @@ int file_write(const char *path, struct bytes data, mode_t mode, int replace, st
         unlink(tmp);
         return -1;
     }
-    return sync_folder(path, err);
+    return file_sync_parent(path, err);
 }
 
 int file_make_dir(const char *path, mode_t mode, struct err *err)

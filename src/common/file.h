@@ -16,6 +16,9 @@ int file_read(struct buf *out, const char *path, size_t max, struct err *err)
 int file_write(const char *path, struct bytes data, mode_t mode, int replace, struct err *err)
     __attribute__((warn_unused_result));
 
+/* fsync of the folder that path is in: a name made or changed there is durable. */
+int file_sync_parent(const char *path, struct err *err) __attribute__((warn_unused_result));
+
 /* mkdir -p with mode for what is made; 0 when it is there already as a directory. */
 int file_make_dir(const char *path, mode_t mode, struct err *err)
     __attribute__((warn_unused_result));

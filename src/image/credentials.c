@@ -9,7 +9,7 @@
 
 /* ---- the order of the chain ---- */
 
-static int is_issued_by(X509 *cert, X509 *issuer)
+int cert_is_issued_by(X509 *cert, X509 *issuer)
 {
     return X509_NAME_cmp(X509_get_issuer_name(cert), X509_get_subject_name(issuer)) == 0 &&
            X509_verify(cert, X509_get0_pubkey(issuer)) == 1;
@@ -19,7 +19,7 @@ static int is_issued_by(X509 *cert, X509 *issuer)
 static X509 *take_issuer(STACK_OF(X509) * rest, X509 *cert)
 {
     for (int i = 0; i < sk_X509_num(rest); i++)
-        if (is_issued_by(cert, sk_X509_value(rest, i)))
+        if (cert_is_issued_by(cert, sk_X509_value(rest, i)))
             return sk_X509_delete(rest, i);
     return NULL;
 }
@@ -29,7 +29,7 @@ static int put_in_order(STACK_OF(X509) * out, STACK_OF(X509) * rest, X509 *cert,
                         struct err *err)
 {
     X509 *at = cert;
-    while (!is_issued_by(at, ca)) {
+    while (!cert_is_issued_by(at, ca)) {
         X509 *issuer = take_issuer(rest, at);
         if (!issuer)
             return err_set(err, ERR_internal,
@@ -42,10 +42,9 @@ static int put_in_order(STACK_OF(X509) * out, STACK_OF(X509) * rest, X509 *cert,
     }
     if (sk_X509_num(rest) == 0)
         return 0;
-    return err_set(
-        err, ERR_internal,
-        "the chain holds %d certificates that do not lead from the certificate to the CA",
-        sk_X509_num(rest));
+    return err_set(err, ERR_internal,
+                   "the chain holds %d certificate(s) more than lead from the device's to the CA",
+                   sk_X509_num(rest));
 }
 
 /* A stack of its own, borrowed certificates; sk_X509_free(). */

@@ -54,6 +54,9 @@ int credential_items_make(struct credential_items *out, const struct credentials
 /* Wipes and frees. */
 void credential_items_free(struct credential_items *items);
 
+/* Did issuer sign cert, by name and signature? */
+int cert_is_issued_by(X509 *cert, X509 *issuer);
+
 /* For buffers that hold a key: what is freed is wiped before. NULL data is fine. */
 void buf_wipe(struct buf *b);
 

@@ -17,7 +17,7 @@ static void add_text(struct buf *out, const char *text)
 
 static void add_bytes(struct buf *out, struct bytes data)
 {
-    char text[8];
+    char text[16];
     for (size_t i = 0; i < data.len; i++) {
         snprintf(text, sizeof text, "%s0x%02x,", i % 12 ? " " : "\n    ", data.data[i]);
         add_text(out, text);
@@ -25,7 +25,7 @@ static void add_bytes(struct buf *out, struct bytes data)
     OPENSSL_cleanse(text, sizeof text);
 }
 
-static void name_of(char out[32], const struct credential_item *item)
+void raw_name(char out[32], const struct credential_item *item)
 {
     static const char *const names[] = {"client_key", "client_cert", "client_chain", "ca_cert"};
     if (item->what == CREDENTIAL_CHAIN)
@@ -37,7 +37,7 @@ static void name_of(char out[32], const struct credential_item *item)
 static void add_item(struct buf *out, const struct credential_item *item)
 {
     char name[32], text[128];
-    name_of(name, item);
+    raw_name(name, item);
     snprintf(text, sizeof text, "\nstatic const unsigned char %s[%zu] = {", name, item->data.len);
     add_text(out, text);
     add_bytes(out, buf_view(&item->data));
