@@ -15,18 +15,29 @@
 
 struct filter {
     char mac[MAC_TEXT_SIZE], from[WHEN_SIZE], to[WHEN_SIZE];
-    const char *state, *operator_name;
+    const char *state, *board, *operator_name;
     long limit; /* 0: none */
 };
 
-static int check_state(const char *state, struct failure *f)
+static int is_one_of(const char *text, const char *const known[])
 {
-    static const char *const known[] = {"issued", "revoked", "held", "orphan"};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (!state || strcmp(state, known[i]) == 0)
-            return 0;
-    return fail(f, EXIT_USAGE, "usage",
-                "state \"%s\" is not one of issued, revoked, held and orphan", state);
+    for (; *known; known++)
+        if (!text || strcmp(text, *known) == 0)
+            return 1;
+    return 0;
+}
+
+static int check_states(const struct options *o, struct failure *f)
+{
+    static const char *const states[] = {"issued", "revoked", "held", "orphan", NULL};
+    static const char *const boards[] = {"issued", "flashed", "verified", NULL};
+    if (!is_one_of(o->state, states))
+        return fail(f, EXIT_USAGE, "usage",
+                    "state \"%s\" is not one of issued, revoked, held and orphan", o->state);
+    if (!is_one_of(o->board, boards))
+        return fail(f, EXIT_USAGE, "usage",
+                    "board \"%s\" is not one of issued, flashed and verified", o->board);
+    return 0;
 }
 
 static int fill_filter(struct filter *c, const struct options *o, struct failure *f)
@@ -34,10 +45,11 @@ static int fill_filter(struct filter *c, const struct options *o, struct failure
     struct err err;
     char *end = NULL;
     c->state = o->state;
+    c->board = o->board;
     c->operator_name = o->operator_name;
     if (o->mac && mac_from_text(c->mac, o->mac, &err))
         return fail_err(f, EXIT_USAGE, &err);
-    if (check_state(o->state, f) || (o->from && when_from_text(c->from, "--from", o->from, 0, f)) ||
+    if (check_states(o, f) || (o->from && when_from_text(c->from, "--from", o->from, 0, f)) ||
         (o->to && when_from_text(c->to, "--to", o->to, 1, f)))
         return -1;
     c->limit = o->limit ? strtol(o->limit, &end, 10) : 0;
@@ -57,9 +69,9 @@ static int ask(struct session *s, const struct filter *c, const char *after, lon
 {
     cJSON *request = cJSON_CreateObject();
     int good = add(request, "operation", "list_certs") && add(request, "mac", c->mac) &&
-               add(request, "state", c->state) && add(request, "operator", c->operator_name) &&
-               add(request, "from", c->from) && add(request, "to", c->to) &&
-               add(request, "after", after) &&
+               add(request, "state", c->state) && add(request, "board", c->board) &&
+               add(request, "operator", c->operator_name) && add(request, "from", c->from) &&
+               add(request, "to", c->to) && add(request, "after", after) &&
                cJSON_AddNumberToObject(request, "limit", (double)limit);
     int rc = good ? http_call(s->http, request, ANSWER_MAX, answer, f) : fail_memory(f);
     cJSON_Delete(request);

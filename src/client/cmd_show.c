@@ -18,7 +18,7 @@
 struct shown {
     char serial[SERIAL_TEXT_SIZE], mac[MAC_TEXT_SIZE];
     X509 *file; /* the one to compare with; NULL: none */
-    char name[80], state[16], profile[80], operator_name[80], reason[48];
+    char name[80], state[16], board[16], profile[80], operator_name[80], reason[48];
     char not_before[TIME_TEXT_SIZE], not_after[TIME_TEXT_SIZE], issued_at[TIME_TEXT_SIZE],
         revoked_at[TIME_TEXT_SIZE];
     int expired;
@@ -146,6 +146,7 @@ static void take_texts(struct shown *w, const cJSON *answer)
 {
     row_text(w->name, sizeof w->name, answer, "name");
     row_text(w->state, sizeof w->state, answer, "state");
+    row_text(w->board, sizeof w->board, answer, "board");
     row_text(w->profile, sizeof w->profile, answer, "profile");
     row_text(w->operator_name, sizeof w->operator_name, answer, "operator");
     row_text(w->reason, sizeof w->reason, answer, "reason");
@@ -184,6 +185,17 @@ static void print_key_and_digest(X509 *cert)
     hex_encode(hex, (struct bytes){digest, sizeof digest});
     const char *type = key_type_of(key);
     printf("  key       %s\n  sha256    %s\n", type ? type : "of another kind", hex);
+}
+
+/* What its operator reported; of other certificates than devices' there is nothing to say. */
+static void print_board(const struct shown *w)
+{
+    static const char *const words[][2] = {{"issued", "no flashing is reported"},
+                                           {"flashed", "its flash was not verified"},
+                                           {"verified", "flashed, read back, compared"}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcmp(w->board, words[i][0]) == 0)
+            printf("  board     %s (%s)\n", w->board, words[i][1]);
 }
 
 static void print_end(const struct shown *w)
@@ -251,6 +263,7 @@ static void print(const struct shown *w)
     if (strcmp(w->revoked_at, "-") != 0)
         printf("  %s   %s (%s)\n", strcmp(w->state, "held") == 0 ? "held   " : "revoked",
                w->revoked_at, w->reason);
+    print_board(w);
     print_end(w);
     if (w->cert)
         print_key_and_digest(w->cert);

@@ -11,9 +11,9 @@ static const struct column {
     const char *head, *field;
     int is_time; /* the date is enough */
 } columns[LISTING_COLUMNS] = {
-    {"SERIAL", "serial", 0},     {"NAME", "name", 0},         {"STATE", "state", 0},
-    {"PROFILE", "profile", 0},   {"OPERATOR", "operator", 0}, {"ISSUED", "issued_at", 1},
-    {"EXPIRES", "not_after", 1},
+    {"SERIAL", "serial", 0},    {"NAME", "name", 0},         {"STATE", "state", 0},
+    {"BOARD", "board", 0},      {"PROFILE", "profile", 0},   {"OPERATOR", "operator", 0},
+    {"ISSUED", "issued_at", 1}, {"EXPIRES", "not_after", 1},
 };
 
 void row_text(char *out, size_t size, const cJSON *row, const char *name)

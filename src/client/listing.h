@@ -5,7 +5,7 @@
 #include <cjson/cJSON.h>
 #include "client/failure.h"
 
-#define LISTING_COLUMNS 7
+#define LISTING_COLUMNS 8
 
 /* Start with {0}: columns only grow, from page to page. */
 struct listing {

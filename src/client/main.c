@@ -114,14 +114,17 @@ static const struct command commands[] = {
      "  signet unhold --mac 24:0a:c4:12:34:56\n"
      "  signet list --state held --json | jq -r .serial | signet unhold --serials -"},
     {"list", FOR_LIST, cmd_list,
-     "[--mac MAC] [--state STATE] [--operator NAME] [--from TIME] [--to TIME]\n                   "
-     "[--limit N]",
+     "[--mac MAC] [--state STATE] [--board STATE] [--operator NAME]\n                   "
+     "[--from TIME] [--to TIME] [--limit N]",
      "list certificates",
      "Lists what the CA has issued, oldest first. STATE is issued, revoked, held, or orphan "
      "(never\n"
-     "handed out; on the CRL to be safe). Times are UTC and those of the issuing.",
+     "handed out; on the CRL to be safe); a board's is issued (nobody reported it flashed), "
+     "flashed "
+     "or\nverified. Times are UTC and those of the issuing.",
      "  signet list --mac 24:0a:c4:12:34:56\n"
      "  signet list --operator kim@bench-2 --from 2026-11-20 --to 2026-11-23\n"
+     "  signet list --state issued --board issued\n"
      "  signet list --state revoked --json | jq -r '[.serial, .name, .reason] | @csv'"},
     {"show", FOR_SHOW, cmd_show, "--serial HEX | --mac MAC | FILE",
      "show a certificate as the CA knows it",

@@ -54,6 +54,7 @@ static const struct row rows[] = {
      "by a file with a serial number a line; -: standard input", 0},
     {"issued-by", "OPERATOR", AT(issued_by), FOR_REVOKE, "all that this operator had issued", 0},
     {"state", "STATE", AT(state), FOR_LIST, "issued, revoked, held or orphan", 0},
+    {"board", "STATE", AT(board), FOR_LIST, "issued (not flashed), flashed or verified", 0},
     {"operator", "NAME", AT(operator_name), FOR_LIST, "the operator who had it issued", 0},
     {"from", "TIME", AT(from), FOR_REVOKE | FOR_LIST,
      "issued then or later: 2026-11-23 or 2026-11-23T12:00:00Z (UTC)", 0},

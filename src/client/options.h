@@ -37,7 +37,7 @@ struct options {
     const char *ca_fingerprint, *name, *install;
     const char *mac, *profile, *out, *key_type;
     const char *serial, *serials, *certificate, *issued_by, *reason;
-    const char *from, *to, *state, *operator_name, *limit;
+    const char *from, *to, *state, *board, *operator_name, *limit;
     const char *csr, *out_key;
     const char *crl;
     const char *jobs, *results;

@@ -51,12 +51,14 @@ MSG(renew, 23, FRONT, AUTHORITY, /* name and profile are those of the caller's c
     M_CALLER F_text(request_id, M_NAME) F_bytes(body_digest, 32) F_bytes(csr_digest, 32)
         F_text(name, M_NAME) F_bytes(spki, 1024))
 MSG(get, 24, FRONT, AUTHORITY, M_CALLER F_bytes(serial, 20))
-MSG(list, 25, FRONT, AUTHORITY, /* empty, 0: any; state: enum certificate_state + 1 */
-    M_CALLER F_text(name, M_NAME) F_text(operator_name, M_NAME) F_u8(state) F_i64(from) F_i64(to)
-        F_u64(after) F_u32(limit))
+MSG(list, 25, FRONT, AUTHORITY, /* empty, 0: any; state, board: of their enum, + 1 */
+    M_CALLER F_text(name, M_NAME) F_text(operator_name, M_NAME) F_u8(state) F_u8(board) F_i64(from)
+        F_i64(to) F_u64(after) F_u32(limit))
 /* A request whose exact body the operator signed (CMS, detached). The authority verifies the
  * signature and reads the body itself: a front cannot put other words into an operator's mouth. */
 MSG(signed_request, 26, FRONT, AUTHORITY, M_CALLER F_bytes(body, 65536) F_bytes(signature, 16384))
+/* What became of the board; board: enum board_state */
+MSG(report, 27, FRONT, AUTHORITY, M_CALLER F_bytes(serial, 20) F_u8(board))
 
 /* authority → front and signetctl: answers. code: enum err_code */
 MSG(answer_error, 30, AUTHORITY, ASKER, F_u32(code) F_u32(retry_after) F_text(detail, M_TEXT))
@@ -70,12 +72,14 @@ MSG(answer_status, 33, AUTHORITY, ASKER,
                 F_i64(crl_next_update) F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq)
                     F_text(problem, M_TEXT) F_i64(time) F_i64(listener_not_after)
                         F_text(operator_name, M_NAME) F_u32(roles)) /* who asks; "": nobody */
-/* One certificate of get (alone) or list (then answer_page). der empty in a list. */
+/* One certificate of get (alone) or list (then answer_page). der empty in a list; board empty for
+ * what is no device's. */
 MSG(answer_row, 34, AUTHORITY, ASKER,
-    F_u64(id) F_bytes(serial, 20) F_text(state, M_NAME) F_text(profile, M_NAME) F_text(name, M_NAME)
-        F_text(operator_name, M_NAME) F_i64(not_before) F_i64(not_after) F_i64(issued_at)
-            F_i64(revoked_at) F_u8(reason) F_bytes(der, M_DER))
+    F_u64(id) F_bytes(serial, 20) F_text(state, M_NAME) F_text(board, M_NAME)
+        F_text(profile, M_NAME) F_text(name, M_NAME) F_text(operator_name, M_NAME) F_i64(not_before)
+            F_i64(not_after) F_i64(issued_at) F_i64(revoked_at) F_u8(reason) F_bytes(der, M_DER))
 MSG(answer_page, 35, AUTHORITY, ASKER, F_u32(count) F_u64(next)) /* next 0: no more */
+MSG(answer_reported, 36, AUTHORITY, ASKER, F_bytes(serial, 20) F_text(board, M_NAME))
 
 /* authority ↔ signer */
 MSG(signer_hello, 40, SIGNER, AUTHORITY, F_u32(custody) F_text(token, M_TEXT))

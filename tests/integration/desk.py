@@ -13,7 +13,7 @@ import subprocess
 from cryptography import x509
 
 from front_harness import read_answer
-from signet_site import HELD, ISSUED, ORPHAN, REVOKED, Key, Operator, anchor_of, mac, serial_of, wait_for
+from signet_site import BOARDS, HELD, ISSUED, ORPHAN, REVOKED, Key, Operator, anchor_of, mac, serial_of, wait_for
 
 MACS = iter(range(1, 1 << 20))
 
@@ -97,7 +97,8 @@ def nothing_done(site):
     """No intent, no issue, no revocation, no change of any certificate's state."""
     def state():
         return (site.query("SELECT seq, line FROM journal WHERE line NOT LIKE '% crl number=%'"),
-                site.query("SELECT lower(hex(serial)), state, reason, revoked_at FROM certificate ORDER BY id"))
+                site.query("SELECT lower(hex(serial)), state, reason, revoked_at, board FROM certificate ORDER "
+                           "BY id"))
     before = state()
     yield
     assert state() == before
@@ -142,18 +143,24 @@ STATE_AFTER = {"orphan": ORPHAN, "issued": ISSUED, "unheld": ISSUED, "held": HEL
 
 
 def check_books(site, received=(), with_crl=True):
-    """Site.check_books() where certificates were put on hold: store, journal, files and CRL agree with each other.
+    """Site.check_books() where certificates were put on hold: store, journal, files and CRL agree with each other, and
+    journal and store on what was reported of boards.
     {serial: (state, reason, time, name, profile, kinds of its events)} of all."""
-    lives, last = {}, {}
+    lives, last, reports = {}, {}, {}
     for text in site.check_journal():
         kind, *fields = text.split(" ")
         fields = dict(f.split("=", 1) for f in fields)
-        if "serial" in fields:
+        if kind in BOARDS[1:]:
+            reports.setdefault(fields["serial"], []).append(BOARDS.index(kind))
+        elif "serial" in fields:
             lives.setdefault(fields["serial"], []).append(kind)
             last[fields["serial"]] = fields
     rows = {row[0]: row[1:] for row in site.query("SELECT lower(hex(serial)), state, reason, revoked_at, name, profile, "
                                                   "der, der_sha256 FROM certificate")}
     assert set(lives) == set(rows)
+    assert all(states == sorted(set(states)) for states in reports.values()), reports
+    assert dict(site.query("SELECT lower(hex(serial)), board FROM certificate WHERE board <> 0")) == \
+        {serial: states[-1] for serial, states in reports.items()}
     for serial, (state, reason, at, name, profile_name, der, digest) in rows.items():
         kinds = lives[serial]
         assert LIFE.match(" ".join(kinds) + " ") and STATE_AFTER[kinds[-1]] == state, (serial, state, kinds)

@@ -45,6 +45,7 @@ class Messages:
 
     def __init__(self):
         text = (REPO / "src/common/msg_fields.h").read_text()
+        self.version = int(re.search(r"#define MSG_VERSION (\d+)", (REPO / "src/common/msg.h").read_text()).group(1))
         text_caller = re.search(r"#define M_CALLER(.*?[^\\])\n", text, re.S).group(1)
         self.number, self.fields = {}, {}
         for name, number, body in re.findall(r"^MSG\((\w+), (\d+),(.*?)\)\s*(?:/\*[^\n]*\*/)?\s*$(?=\n\n|\nMSG|\n/\*|\n#)",
@@ -66,11 +67,11 @@ class Messages:
             else:
                 out += struct.pack({"u8": ">B", "u32": ">I", "u64": ">Q", "i64": ">q"}[kind], value or 0)
         assert not values, values
-        return struct.pack(">BBHIQ", 1, self.number[name], 0, len(out), ident) + out
+        return struct.pack(">BBHIQ", self.version, self.number[name], 0, len(out), ident) + out
 
     def decode(self, record):
         version, number, zero, length, ident = struct.unpack(">BBHIQ", record[:16])
-        assert version == 1 and zero == 0 and length == len(record) - 16
+        assert version == self.version and zero == 0 and length == len(record) - 16
         name, at, values = self.name[number], 16, {}
         for kind, field in self.fields[name]:
             if kind in ("text", "bytes"):

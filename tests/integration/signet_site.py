@@ -37,6 +37,7 @@ PIN, SO_PIN = f"kAnArIe~{os.urandom(4).hex()}.pIn", os.urandom(8).hex()
 PIN_FILES = ("pin", "so-pin", "root-pin", "root-so-pin")
 PATIENCE = 60  # seconds until something that must come is called missing; never a measure of speed
 INTENT, ISSUED, REVOKED, HELD, ORPHAN = range(5)
+BOARDS = ("issued", "flashed", "verified")  # what was reported of a board, by its number in the store
 
 # Sanitizers report to stderr; a role that crashes is named by the supervisor.
 CRASH = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|runtime error:|"
@@ -397,7 +398,7 @@ class Site:
         for text in texts:
             kind, *fields = text.split(" ")
             fields = dict(f.split("=", 1) for f in fields)
-            if "serial" in fields:
+            if "serial" in fields and kind not in BOARDS[1:]:
                 events.setdefault(fields["serial"], []).append((kind, fields))
         assert set(events) == set(by_serial)
         for serial, (state, profile, name, der, digest) in by_serial.items():

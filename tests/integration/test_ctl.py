@@ -247,6 +247,7 @@ def test_export(site):
     op = site.operator("desk")
     serial, pem = issue(site, op, 1)
     issue(site, op, 2)
+    assert site.ask(op, "report_device", serial=serial, state="verified")[0] == 200
     revoke(site, op, serial, "keyCompromise")
     rows = list(csv.DictReader(io.StringIO(site.ctl("export").stdout)))
     assert len(rows) == site.query("SELECT count(*) FROM certificate")[0][0]
@@ -254,6 +255,8 @@ def test_export(site):
     cert = x509.load_pem_x509_certificate(pem)
     assert row["name"] == mac(1) and row["state"] == "revoked" and row["reason"] == "keyCompromise"
     assert row["operator"] == "desk" and row["profile"] == "device" and row["revoked_at"].endswith("Z")
+    assert [r["board"] for r in rows if r["name"] == mac(2)] == ["issued"] and row["board"] == "verified"
+    assert {r["board"] for r in rows if r["profile"] != "device"} == {""}
     assert row["not_after"] == f"{cert.not_valid_after:%Y-%m-%dT%H:%M:%SZ}"
     assert row["sha256"] == hashlib.sha256(cert.public_bytes(serialization.Encoding.DER)).hexdigest()
     out = site.dir / "all.jsonl"
@@ -286,6 +289,9 @@ class Books:
             revoke(site, op, self.held, "certificateHold")
             revoke(site, op, lifted, "certificateHold")
             revoke(site, op, lifted, "removeFromCRL")
+            for state in ("flashed", "verified"):
+                assert site.ask(op, "report_device", serial=lifted, state=state)[0] == 200
+            assert site.ask(op, "report_device", serial=self.other, state="flashed")[0] == 200
             wait_published(site)
             audit_passes(site)  # while it runs
             site.stop()
@@ -418,6 +424,12 @@ DAMAGES = {
     "row: certificate gone":
         (lambda b, c: sql(c, "UPDATE certificate SET der=NULL, der_sha256=NULL WHERE serial=unhex(?)", b.issued),
          "store", "{issued} is not the one that the journal names"),
+    "row: report forgotten":
+        (lambda b, c: sql(c, "UPDATE certificate SET board=0 WHERE serial=unhex(?)", b.other), "store",
+         "the board of {other} is issued in the store, flashed by the journal"),
+    "row: never reported":
+        (lambda b, c: sql(c, "UPDATE certificate SET board=2 WHERE serial=unhex(?)", b.issued), "store",
+         "the board of {issued} is verified in the store, issued by the journal"),
     "row: another good certificate":
         (lambda b, c: sql(c, "UPDATE certificate SET (der,der_sha256,tbs_sha256,spki_sha256,not_before,not_after) = "
                              "(SELECT der,der_sha256,tbs_sha256,spki_sha256,not_before,not_after FROM certificate "

@@ -423,7 +423,7 @@ def test_list(d):
     assert all(row["operator"] == "lister" and row["state"] == "issued" for row in rows)
     done = d.run("list", "--operator", "lister", "--limit", "255")
     head, *lines = done.stdout.splitlines()
-    assert head.split() == ["SERIAL", "NAME", "STATE", "PROFILE", "OPERATOR", "ISSUED", "EXPIRES", "REVOKED"]
+    assert head.split() == ["SERIAL", "NAME", "STATE", "BOARD", "PROFILE", "OPERATOR", "ISSUED", "EXPIRES", "REVOKED"]
     assert len(lines) == 255 and "raise --limit" in done.stderr
     at = head.index("NAME")
     assert all(line[at:].startswith("24:0a:c4:") and line[at - 1] == " " for line in lines)

@@ -1,4 +1,4 @@
-"""Random issue, replace, renew, hold, unhold and revoke, against a model of what must come of each. After every step the
+"""Random issue, report, replace, renew, hold, unhold and revoke, against a model of what must come of each. After every step the
 store, the journal, the files and the list agree with it; the CRL every ten steps, as it takes a moment.
 
 SIGNET_FULL=1: 1,000 steps instead of 200. SIGNET_SEED=N: those of an earlier run."""
@@ -12,7 +12,7 @@ import random
 import time
 
 from desk import check_books, check_crl, device, signature
-from signet_site import HELD, ISSUED, REVOKED, Key, mac, serial_of, x509
+from signet_site import BOARDS, HELD, ISSUED, REVOKED, Key, mac, serial_of, x509
 
 STEPS = 1000 if os.environ.get("SIGNET_FULL") else 200
 REASONS = {"unspecified": 0, "keyCompromise": 1, "CACompromise": 2, "affiliationChanged": 3, "superseded": 4,
@@ -33,7 +33,7 @@ class Refused(Exception):
 class Certificate:
     def __init__(self, serial, name, operator, key, pem):
         self.serial, self.name, self.operator, self.key, self.pem = serial, name, operator, key, pem
-        self.state, self.reason, self.at, self.kinds = ISSUED, None, None, ["intent", "issued"]
+        self.state, self.reason, self.at, self.kinds, self.board = ISSUED, None, None, ["intent", "issued"], 0
 
     def change(self, reason, undo):
         """What a revocation does to it; undo gets what takes it back."""
@@ -142,7 +142,7 @@ class Run:
     def replace(self):
         name, op = self.random.choice(self.names), self.random.choice(list(self.ops))
         live, key = self.model.live(name), Key(name)
-        may = not live or op == "both" or live[0].operator == op
+        may = op == "both" or all(c.operator == op and c.board < 2 for c in live)
         code, answer = self.ask(op, "req_client_cert", csr=key.csr, replace=True)
         self.expect(code, "OK" if may else "role_refused")
         if code == "OK":
@@ -160,6 +160,16 @@ class Run:
         self.expect(code, "OK" if c.state == ISSUED else "certificate_revoked")
         if code == "OK":
             self.add(answer, c.name, c.operator, key)
+
+    def report(self):
+        if not self.model.all:
+            return
+        c, op, to = self.random.choice(self.model.all), self.random.choice(list(self.ops)), self.random.randint(1, 2)
+        code, answer = self.ask(op, "report_device", serial=c.serial, state=BOARDS[to])
+        self.expect(code, "role_refused" if op != c.operator else "OK" if c.state == ISSUED else "result_dead")
+        if code == "OK":
+            c.board = max(c.board, to)
+            assert (answer["serial"], answer["state"]) == (c.serial, BOARDS[c.board]), self.asked
 
     def revoke(self, certificates, reason, signed=False, code=None, skip_held=False, **fields):
         if self.random.random() < 0.5 or signed:
@@ -275,11 +285,15 @@ class Run:
         listed = [r for r in self.listed() if r["profile"] == "device"]
         assert [r["serial"] for r in listed] == [c.serial for c in self.model.all], asked
         for r, c in zip(listed, self.model.all):
-            assert (r["state"], r["name"], r["operator"]) == (STATE_NAMES[c.state], c.name, c.operator), asked
+            assert (r["state"], r["board"], r["name"], r["operator"]) == \
+                (STATE_NAMES[c.state], BOARDS[c.board], c.name, c.operator), asked
             assert (seconds(r["revoked_at"]) if r.get("revoked_at") else None) == c.at, (asked, r)
             assert (NUMBER[r["reason"]] if r.get("reason") else None) == c.reason, (asked, r)
         name = self.random.choice(self.names)
         assert [r["serial"] for r in self.listed(mac=name)] == [c.serial for c in self.model.all if c.name == name]
+        board = self.random.randint(0, 2)
+        assert [r["serial"] for r in self.listed(board=BOARDS[board])] == \
+            [c.serial for c in self.model.all if c.board == board], asked
         assert [r["serial"] for r in self.listed(state="held")] == [c.serial for c in self.model.all if c.state == HELD]
 
     def check_crl(self):
@@ -287,7 +301,7 @@ class Run:
 
     def step(self):
         self.number += 1
-        steps = {self.issue: 30, self.replace: 12, self.renew: 10, self.issue_again: 5, self.revoke_serial: 8, self.hold: 10,
+        steps = {self.issue: 30, self.replace: 12, self.renew: 10, self.issue_again: 5, self.report: 15, self.revoke_serial: 8, self.hold: 10,
                  self.unhold: 10, self.revoke_mac: 8, self.revoke_list: 5, self.revoke_issued_by: 2}
         # time(2) may be a tick behind what Python reads, so it may see the second before
         self.asked, self.began = "nothing", int(time.time() - 0.1)

@@ -7,8 +7,8 @@ import pytest
 
 from desk import check_books, device, edit, http, new_key, pem_of, plain, post, profile, signature, text_of, tls
 from front_harness import read_answer
-from signet_site import REPO, Site, serial_of, x509
-from test_desk_refusals import STATUS_OF, server_csr
+from signet_site import REPO, Site
+from test_desk_refusals import STATUS_OF, serial_from, server_csr
 from test_once import foreign_operator
 
 # Who may do what, when the request is right in every other way. "OK", or the code of the refusal.
@@ -18,6 +18,7 @@ req_client_cert   | none   | foreign | revoked | role           | OK          | 
 renew_client_cert | none   | foreign | revoked | OK             | profile     | profile        | profile        | profile
 req_server_cert   | none   | foreign | revoked | role           | role        | role           | OK             | role
 revoke_cert       | none   | foreign | revoked | role           | role        | OK             | role           | role
+report_device     | none   | foreign | revoked | role           | OK          | role           | role           | role
 get_cert          | none   | foreign | revoked | role           | OK          | OK             | OK             | OK
 list_certs        | none   | foreign | revoked | role           | OK          | OK             | OK             | OK
 get_ca_chain      | OK     | OK      | OK      | OK             | OK          | OK             | OK             | OK
@@ -86,7 +87,8 @@ class Everyone:
                   "renew_client_cert": lambda: {"csr": self.key.csr, "request_id": request_id},
                   "req_server_cert": lambda: {"csr": self.broker, "request_id": request_id},
                   "revoke_cert": lambda: {"serial": self.serial() if login == "revoker" else "4f01"},
-                  "get_cert": lambda: {"serial": serial_of(x509.load_pem_x509_certificate(self.pem))},
+                  "report_device": lambda: {"serial": serial_from(self.pem), "state": "flashed"},
+                  "get_cert": lambda: {"serial": serial_from(self.pem)},
                   "list_certs": lambda: {"limit": 1}}.get(operation, dict)()
         body = text_of(operation=operation, **fields)
         if operation == "req_server_cert":
@@ -94,7 +96,7 @@ class Everyone:
         return body.encode(), headers
 
     def serial(self):
-        return serial_of(x509.load_pem_x509_certificate(self.issue(new_key())))
+        return serial_from(self.issue(new_key()))
 
 
 @pytest.fixture(scope="module")

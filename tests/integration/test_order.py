@@ -47,7 +47,7 @@ class Trace:
             return "sync", target
         if name == "pwrite64":
             return "write", target
-        record = re.search(r'iov_base="\\x01\\x([0-9a-f]{2})\\x00\\x00', line)
+        record = re.search(rf'iov_base="\\x{MESSAGES.version:02x}\\x([0-9a-f]{{2}})\\x00\\x00', line)
         if record:
             return "send" if name == "sendmsg" else "receive", MESSAGES.name.get(int(record.group(1), 16))
         return None

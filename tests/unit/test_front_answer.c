@@ -38,6 +38,16 @@ static void revoked(void **state)
     assert_null(answer_revoked(&bad));
 }
 
+static void reported(void **state)
+{
+    (void)state;
+    static const uint8_t serial[] = {0x4f, 0xa0};
+    const struct msg_answer_reported m = {{serial, 2}, "flashed"};
+    expect(answer_reported(&m),
+           "{\"status\":\"OK\",\"operation\":\"report_device\",\"serial\":\"4fa0\","
+           "\"state\":\"flashed\"}\n");
+}
+
 static void status(void **state)
 {
     (void)state;
@@ -60,6 +70,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors),
         cmocka_unit_test(revoked),
+        cmocka_unit_test(reported),
         cmocka_unit_test(status),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -739,6 +739,13 @@ static int check_lists(struct store_tx *tx, struct work *w)
                (struct list_filter){.from = NOW + 10, .to = NOW + 30, .after = 2, .limit = 2});
     check_list(tx, "", (struct list_filter){.from = NOW + 501});
     check_list(tx, "", (struct list_filter){.to = NOW - 1});
+    check_list(tx, "\2\3", (struct list_filter){.after = 1, .last = 3});
+    check_list(tx, "",
+               (struct list_filter){.board = BOARD_UNREPORTED + 1}); /* they are no devices' */
+    int64_t newest;
+    assert_int_equal(tx_newest_certificate(tx, &newest), 0);
+    check_list(tx, "\6", (struct list_filter){.after = newest - 1});
+    check_list(tx, "", (struct list_filter){.after = newest});
     return 0;
 }
 
@@ -783,6 +790,38 @@ static void a_state_is_not_left_backwards(void **state)
     assert_string_equal(certificate_state_name(STATE_ORPHAN), "orphan");
     assert_string_equal(certificate_state_name((enum certificate_state) - 1), "?");
     assert_string_equal(certificate_state_name((enum certificate_state)5), "?");
+}
+
+/* What is reported only rises, and only of what is issued. */
+static int check_boards(struct store_tx *tx, struct work *w)
+{
+    struct certificate_row row;
+    (void)w;
+    int64_t id = add_issued(tx, 1, "mac"), intent = add_intent(tx, 2, "other");
+    assert_int_equal(tx_set_board(tx, id, BOARD_UNREPORTED), -1);
+    assert_int_equal(tx_set_board(tx, id, BOARD_FLASHED), 0);
+    assert_int_equal(tx_set_board(tx, id, BOARD_FLASHED), -1);
+    assert_int_equal(tx_set_board(tx, id, BOARD_VERIFIED), 0);
+    assert_int_equal(tx_set_board(tx, id, BOARD_FLASHED), -1);
+    assert_int_equal(tx_set_board(tx, intent, BOARD_FLASHED), -1);
+    assert_int_equal(tx_set_board(tx, 999, BOARD_FLASHED), -1);
+    assert_int_equal(tx_certificate_by_id(tx, id, &row), 0);
+    assert_int_equal(row.board, BOARD_VERIFIED);
+    id = add_issued(tx, 3, "third");
+    assert_int_equal(tx_set_revoked(tx, id, STATE_HELD, NOW, 6), 0);
+    assert_int_equal(tx_set_board(tx, id, BOARD_FLASHED), -1);
+    return 0;
+}
+
+static void a_board_s_state_only_rises(void **state)
+{
+    struct store *s = fresh("boards");
+    (void)state;
+    assert_int_equal(do_it(s, check_boards), 1);
+    store_close(s);
+    assert_string_equal(board_state_name(BOARD_UNREPORTED), "issued");
+    assert_string_equal(board_state_name(BOARD_VERIFIED), "verified");
+    assert_string_equal(board_state_name((enum board_state)3), "?");
 }
 
 static int live(struct store_tx *tx, const char *name, const char *profile, int64_t now)
@@ -1330,6 +1369,7 @@ int main(void)
         cmocka_unit_test(an_issuer_certified_anew_is_the_same),
         cmocka_unit_test(a_list_is_of_the_times_asked_for),
         cmocka_unit_test(a_state_is_not_left_backwards),
+        cmocka_unit_test(a_board_s_state_only_rises),
         cmocka_unit_test(a_live_certificate_is_found),
         cmocka_unit_test(a_key_stays_its_subject_s),
         cmocka_unit_test(an_orphan_forgets_its_requests),

@@ -18,6 +18,7 @@
 #include "pki/mac.h"
 #include "server/authority/publish.h"
 #include "server/authority/query.h"
+#include "server/authority/report.h"
 #include "server/authority/revoke.h"
 #include "server/authority/signed.h"
 #include "server/authority/status.h"
@@ -194,6 +195,14 @@ static int on_revoke(struct front *f, uint64_t id, const struct msg_revoke *m)
     return 0;
 }
 
+static int on_report(struct front *f, uint64_t id, const struct msg_report *m)
+{
+    if (m->serial.len == 0 || (m->board != BOARD_FLASHED && m->board != BOARD_VERIFIED))
+        return -1;
+    report_device(f->a, m, question_new(f->peer, id));
+    return 0;
+}
+
 static int on_message(struct channel *c, const struct msg *m, void *arg)
 {
     (void)c;
@@ -206,6 +215,7 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         struct msg_get get;
         struct msg_list list;
         struct msg_signed_request signed_request;
+        struct msg_report report;
     } body;
     if (m->fd >= 0 || msg_decode(&body, m->type, m->fields))
         return -1;
@@ -220,6 +230,8 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         return on_renew(f, m->id, &body.renew);
     case MSG_revoke:
         return on_revoke(f, m->id, &body.revoke);
+    case MSG_report:
+        return on_report(f, m->id, &body.report);
     case MSG_status:
         status_answer(f->a, &body.status, question_new(f->peer, m->id));
         return 0;

@@ -1,5 +1,6 @@
 #include "server/authority/query.h"
 
+#include "pki/mac.h"
 #include "server/authority/caller.h"
 #include "server/authority/clock.h"
 
@@ -12,7 +13,7 @@ struct lookup {
     struct store_tx *tx;
     struct err err;
     unsigned count;
-    uint64_t last;
+    uint64_t last, next; /* ids */
 };
 
 static int store_failed(struct lookup *l)
@@ -24,10 +25,12 @@ static int store_failed(struct lookup *l)
 static int send_row(struct lookup *l, const struct certificate_row *c, const char *operator_name,
                     int with_der)
 {
+    int is_device = c->operator_id != 0 && mac_check(c->name, NULL) == 0;
     struct msg_answer_row m = {
         .id = (uint64_t)c->id,
         .serial = {c->serial, c->serial_len},
         .state = certificate_state_name(c->state),
+        .board = is_device ? board_state_name(c->board) : "",
         .profile = c->profile,
         .name = c->name,
         .operator_name = operator_name,
@@ -98,6 +101,19 @@ static int send_listed(const struct certificate_row *row, void *arg)
     return send_row(l, row, op.name, 0);
 }
 
+/* No index knows the state of the board. What has to be looked at one by one is bounded, so that
+ * nobody waits for it; a page may then be short, or empty, and yet not the last. */
+static int bound(struct store_tx *tx, struct list_filter *f)
+{
+    int64_t newest = 0;
+    if (!f->board || *f->name)
+        return 0;
+    if (tx_newest_certificate(tx, &newest))
+        return -1;
+    f->last = newest - f->after > LIST_SCAN_MAX ? f->after + LIST_SCAN_MAX : 0;
+    return 0;
+}
+
 static int read_page(struct store_tx *tx, void *arg)
 {
     struct lookup *l = arg;
@@ -116,11 +132,15 @@ static int read_page(struct store_tx *tx, void *arg)
     struct list_filter f = {.name = m->name,
                             .operator_id = op.id,
                             .state = (int)m->state - 1,
+                            .board = m->board,
                             .from = m->from,
                             .to = m->to,
                             .after = (int64_t)m->after,
                             .limit = m->limit};
-    return tx_list(tx, &f, send_listed, l) ? store_failed(l) : 0;
+    if (bound(tx, &f) || tx_list(tx, &f, send_listed, l))
+        return store_failed(l);
+    l->next = l->count == m->limit ? l->last : (uint64_t)f.last;
+    return 0;
 }
 
 void query_list(struct authority *a, const struct msg_list *m, struct question *q)
@@ -129,7 +149,7 @@ void query_list(struct authority *a, const struct msg_list *m, struct question *
     caller_copy(&l.caller, m->caller_issuer, m->caller_serial, m->caller_digest, m->caller_address);
     err_set(&l.err, ERR_storage_unavailable, NULL);
     if (m->limit == 0 || m->limit > LIST_LIMIT_MAX || m->state > STATE_ORPHAN + 1 ||
-        m->after > INT64_MAX) {
+        m->board > BOARD_VERIFIED + 1 || m->after > INT64_MAX) {
         err_set(&l.err, ERR_field_value, NULL);
         question_refuse(q, &l.err);
         return;
@@ -138,6 +158,6 @@ void query_list(struct authority *a, const struct msg_list *m, struct question *
         question_refuse(q, &l.err);
         return;
     }
-    struct msg_answer_page page = {.count = l.count, .next = l.count == m->limit ? l.last : 0};
+    struct msg_answer_page page = {.count = l.count, .next = l.next};
     question_answer(q, MSG_answer_page, &page);
 }

@@ -5,6 +5,7 @@
 #include "server/authority/authority.h"
 
 #define LIST_LIMIT_MAX 500
+#define LIST_SCAN_MAX 5000 /* rows that a page by board looks at */
 
 /* Answers q with answer_row (its der filled), or answer_error. */
 void query_get(struct authority *a, const struct msg_get *m, struct question *q);

@@ -26,6 +26,7 @@ enum certificate_state {
 enum board_state { BOARD_UNREPORTED = 0, BOARD_FLASHED = 1, BOARD_VERIFIED = 2 };
 
 const char *certificate_state_name(enum certificate_state s);
+const char *board_state_name(enum board_state b);
 
 struct store;    /* one connection */
 struct store_tx; /* a transaction under way */
@@ -77,7 +78,7 @@ struct certificate_row {
     uint8_t spki_sha256[32], tbs_sha256[32], der_sha256[32];
     int64_t not_before, not_after, created_at, issued_at, revoked_at;
     int reason;
-    int board;        /* enum board_state */
+    enum board_state board;
     struct bytes der; /* a view; empty until issued */
 };
 
@@ -115,6 +116,8 @@ int tx_set_revoked(struct store_tx *tx, int64_t id, enum certificate_state state
  * takes names, dates and DER from row; it stays on the CRL as it is. */
 int tx_set_found(struct store_tx *tx, const struct certificate_row *row, struct bytes der,
                  const uint8_t sha256[32], int64_t at);
+/* What became of its board; refused for one that is not issued, and never down. */
+int tx_set_board(struct store_tx *tx, int64_t id, enum board_state board);
 /* Off hold: issued again, as if it had never been. */
 int tx_set_unheld(struct store_tx *tx, int64_t id);
 /* The next certificate after `after`, by id, that an operator asked for within [from, to] and that
@@ -129,13 +132,17 @@ struct list_filter {
     const char *name;    /* NULL or "": any */
     int64_t operator_id; /* who asked; 0: any */
     int state;           /* enum certificate_state; -1: any */
+    unsigned board;      /* enum board_state, + 1, of devices' certificates; 0: any */
     int64_t from, to;    /* of the intent, inclusive; 0: open */
     int64_t after;       /* id; pages go on from here */
+    int64_t last;        /* id; none beyond it is looked at; 0: open */
     unsigned limit;
 };
 /* By id, at most limit rows; each returns non-zero to stop with -1. */
 int tx_list(struct store_tx *tx, const struct list_filter *filter,
             int (*each)(const struct certificate_row *row, void *arg), void *arg);
+/* The highest id; 0: there is none. */
+int tx_newest_certificate(struct store_tx *tx, int64_t *id);
 /* The first open intent, for the start. */
 int tx_open_intent(struct store_tx *tx, struct certificate_row *row);
 

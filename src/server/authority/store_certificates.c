@@ -10,6 +10,12 @@ const char *certificate_state_name(enum certificate_state s)
     return (unsigned)s < sizeof names / sizeof *names ? names[s] : "?";
 }
 
+const char *board_state_name(enum board_state b)
+{
+    static const char *const names[] = {"issued", "flashed", "verified"};
+    return (unsigned)b < sizeof names / sizeof *names ? names[b] : "?";
+}
+
 /* ---- certificates ---- */
 
 static void read_certificate(sqlite3_stmt *row, struct certificate_row *c)
@@ -35,7 +41,7 @@ static void read_certificate(sqlite3_stmt *row, struct certificate_row *c)
     c->revoked_at = sqlite3_column_int64(row, 15);
     c->reason = sqlite3_column_int(row, 16);
     c->der = row_bytes(row, 17);
-    c->board = sqlite3_column_int(row, 18);
+    c->board = (enum board_state)sqlite3_column_int(row, 18);
 }
 
 static int found_certificate(struct store_tx *tx, int rc, struct certificate_row *c)
@@ -136,6 +142,20 @@ int tx_set_replaces(struct store_tx *tx, int64_t id, int64_t older)
     return store_changed_one(tx, run(of(tx), S_set_replaces, "ii", older, id));
 }
 
+int tx_set_board(struct store_tx *tx, int64_t id, enum board_state board)
+{
+    return store_changed_one(tx, run(of(tx), S_set_board, "ii", (int64_t)board, id));
+}
+
+int tx_newest_certificate(struct store_tx *tx, int64_t *id)
+{
+    sqlite3_stmt *row;
+    int rc = store_query(of(tx), &row, S_newest_certificate, "");
+    if (rc == 0)
+        *id = sqlite3_column_int64(row, 0);
+    return rc;
+}
+
 int tx_set_unheld(struct store_tx *tx, int64_t id)
 {
     return store_changed_one(tx, run(of(tx), S_set_unheld, "i", id));
@@ -163,7 +183,7 @@ static int list_statement(struct store *s, const struct list_filter *f, sqlite3_
 {
     char sql[1024];
     snprintf(sql, sizeof sql,
-             "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE id>?1%s%s%s%s%s"
+             "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE id>?1%s%s%s%s%s%s%s"
              " ORDER BY id LIMIT ?2",
              f->name && *f->name ? " AND name=?3" : "", f->operator_id ? " AND operator=?4" : "",
              f->state >= 0 ? " AND state=?5" : "",
@@ -173,7 +193,10 @@ static int list_statement(struct store *s, const struct list_filter *f, sqlite3_
                  : "",
              f->to ? " AND id<=(SELECT ifnull(max(id),0) FROM certificate WHERE created_at<=?7)"
                      " AND +created_at<=?7"
-                   : "");
+                   : "",
+             /* a MAC has colons, the names of servers have none */
+             f->board ? " AND board=?8 AND operator IS NOT NULL AND name GLOB '??:??:??:*'" : "",
+             f->last ? " AND id<=?9" : "");
     if (sqlite3_prepare_v2(s->db, sql, -1, st, NULL))
         return -1;
     sqlite3_bind_int64(*st, 1, f->after);
@@ -188,6 +211,10 @@ static int list_statement(struct store *s, const struct list_filter *f, sqlite3_
         sqlite3_bind_int64(*st, 6, f->from);
     if (f->to)
         sqlite3_bind_int64(*st, 7, f->to);
+    if (f->board)
+        sqlite3_bind_int64(*st, 8, f->board - 1);
+    if (f->last)
+        sqlite3_bind_int64(*st, 9, f->last);
     return 0;
 }
 

@@ -37,6 +37,8 @@
     X(forget_requests, "DELETE FROM request WHERE certificate=?")                                  \
     X(set_revoked, "UPDATE certificate SET state=?,revoked_at=?,reason=? WHERE id=?")              \
     X(set_replaces, "UPDATE certificate SET replaces=? WHERE id=?")                                \
+    X(set_board, "UPDATE certificate SET board=?1 WHERE id=?2 AND state=1 AND board<?1")           \
+    X(newest_certificate, "SELECT ifnull(max(id),0) FROM certificate")                             \
     X(set_unheld,                                                                                  \
       "UPDATE certificate SET state=1,revoked_at=NULL,reason=NULL WHERE id=? AND state=3")         \
     X(issued_by_operator, "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE operator=?"       \

@@ -16,6 +16,7 @@ struct fact {
     enum certificate_state state;
     int64_t revoked_at;
     int reason;
+    enum board_state board;
     int has_certificate;
     uint8_t sha256[32];
     uint8_t name_sha256[32];

@@ -156,9 +156,19 @@ static void tell_certificate(struct replay *r, struct fact *f)
         finding(r->a, AREA_JOURNAL, "event %llu names no digest", (unsigned long long)r->seq);
 }
 
+/* What was reported of its board is no state of the certificate's: no CRL knows it. */
+static void tell_board(const struct replay *r, struct fact *f)
+{
+    if (is(r, "flashed"))
+        f->board = BOARD_FLASHED;
+    else if (is(r, "verified"))
+        f->board = BOARD_VERIFIED;
+}
+
 static void tell(struct replay *r, struct fact *f)
 {
     char name[65];
+    tell_board(r, f);
     if (is(r, "intent"))
         f->state = STATE_INTENT;
     else if (is(r, "issued") || is(r, "imported"))

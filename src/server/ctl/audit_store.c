@@ -129,6 +129,9 @@ static void check_story(struct certificates *s, const struct certificate_row *ro
                 "certificate %s is revoked at another time or for another reason than the journal "
                 "says",
                 s->serial);
+    if (f->board != row->board)
+        finding(a, AREA_STORE, "the board of %s is %s in the store, %s by the journal", s->serial,
+                board_state_name(row->board), board_state_name(f->board));
     if (memcmp(name, f->name_sha256, 32) != 0)
         finding(a, AREA_STORE,
                 "certificate %s has the name %s in the store, another in the journal", s->serial,

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "pki/crl.h"
+#include "pki/mac.h"
 #include "server/ctl/ctl.h"
 
 struct export
@@ -23,7 +24,7 @@ struct export
 
 static const char *const columns[] = {"serial",     "name",      "profile",    "state",
                                       "operator",   "issued_at", "not_before", "not_after",
-                                      "revoked_at", "reason",    "sha256"};
+                                      "revoked_at", "reason",    "sha256",     "board"};
 #define COLUMNS (sizeof columns / sizeof *columns)
 
 static int usage(int code)
@@ -32,7 +33,8 @@ static int usage(int code)
             "usage: signetctl export [--format csv|jsonl] [--out FILE]\n"
             "\n"
             "Every certificate that the store knows: serial, name, profile, state, operator, "
-            "dates,\nreason, SHA-256. Reads the database beside a running signetd.\n"
+            "dates,\nreason, SHA-256, board (issued, flashed, verified). Reads the database beside "
+            "a running signetd.\n"
             "\n"
             "  --format FORMAT  csv (default) or jsonl, one JSON object a line (also by --json)\n"
             "  --out FILE       default: standard output\n");
@@ -83,6 +85,7 @@ static int on_certificate(const struct certificate_row *row, void *arg)
     struct export *e = arg;
     char serial[41], sha[65], issued[32], from[32], until[32], revoked[32];
     const char *operator_ = "", *reason = "";
+    int is_device = row->operator_id != 0 && mac_check(row->name, NULL) == 0;
     if (row->operator_id && row->operator_id != e->operator_.id &&
         tx_operator_by_id(e->tx, row->operator_id, &e->operator_))
         return -1;
@@ -102,7 +105,8 @@ static int on_certificate(const struct certificate_row *row, void *arg)
                                          when(until, row->not_after),
                                          when(revoked, row->revoked_at),
                                          reason,
-                                         row->der.len ? sha : ""};
+                                         row->der.len ? sha : "",
+                                         is_device ? board_state_name(row->board) : ""};
     write_row(e, values);
     if (e->to != stdout)
         ctl_progress(e->c, "exporting", ++e->done, e->total);

@@ -114,15 +114,22 @@ char *answer_revoked(const struct msg_answer_revoked *m)
     return finish(root, ok && add_text(root, "reason", crl_reason_name(m->reason)));
 }
 
+char *answer_reported(const struct msg_answer_reported *m)
+{
+    cJSON *root = begin("OK", OP_REPORT_DEVICE);
+    return finish(root, add_serial(root, m->serial) && add_text(root, "state", m->board));
+}
+
 /* ---- certificates that were asked for ---- */
 
 static int add_row(cJSON *o, const struct msg_answer_row *m)
 {
     int revoked = m->revoked_at != 0;
     return add_serial(o, m->serial) && add_text(o, "state", m->state) &&
-           add_text(o, "name", m->name) && add_text(o, "profile", m->profile) &&
-           add_text(o, "operator", m->operator_name) && add_time(o, "not_before", m->not_before) &&
-           add_time(o, "not_after", m->not_after) && add_time(o, "issued_at", m->issued_at) &&
+           (!m->board[0] || add_text(o, "board", m->board)) && add_text(o, "name", m->name) &&
+           add_text(o, "profile", m->profile) && add_text(o, "operator", m->operator_name) &&
+           add_time(o, "not_before", m->not_before) && add_time(o, "not_after", m->not_after) &&
+           add_time(o, "issued_at", m->issued_at) &&
            (!revoked || (add_time(o, "revoked_at", m->revoked_at) &&
                          add_text(o, "reason", crl_reason_name(m->reason))));
 }

@@ -11,6 +11,7 @@ char *answer_error(enum operation op, enum err_code code, const char *text);
 char *answer_issued(enum operation op, const struct msg_answer_certificate *m,
                     const char *chain_base64);
 char *answer_revoked(const struct msg_answer_revoked *m);
+char *answer_reported(const struct msg_answer_reported *m);
 char *answer_chain(struct bytes issuer_der, const char *chain_base64);
 char *answer_status(const struct msg_answer_status *m);
 char *answer_found(const struct msg_answer_row *m);

@@ -126,6 +126,8 @@ static enum msg_type answer_to(enum msg_type question, enum msg_type answer)
         return MSG_answer_certificate;
     case MSG_revoke:
         return MSG_answer_revoked;
+    case MSG_report:
+        return MSG_answer_reported;
     case MSG_get:
         return MSG_answer_row;
     case MSG_list:
@@ -141,7 +143,7 @@ static int on_answer(struct authority *a, const struct msg *m)
 {
     union answer answer;
     struct question *q = find(a, m->id);
-    if (m->type < MSG_answer_error || m->type > MSG_answer_page ||
+    if (m->type < MSG_answer_error || m->type > MSG_answer_reported ||
         msg_decode(&answer, m->type, m->fields))
         return -1;
     if (q && q->type == MSG_list && m->type == MSG_answer_row) {

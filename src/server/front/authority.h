@@ -20,6 +20,7 @@ union answer {
     struct msg_answer_status status;
     struct msg_answer_row row;
     struct msg_answer_page page;
+    struct msg_answer_reported reported;
 };
 
 struct authority_handlers {

@@ -110,6 +110,9 @@ static void answer_with(struct pending *p, enum msg_type type, const union answe
     case MSG_answer_revoked:
         exchange_json(x, HTTP_OK, answer_revoked(&answer->revoked));
         return;
+    case MSG_answer_reported:
+        exchange_json(x, HTTP_OK, answer_reported(&answer->reported));
+        return;
     case MSG_answer_status:
         exchange_json(x, HTTP_OK, answer_status(&answer->status));
         return;
@@ -315,23 +318,29 @@ static int take_reason(uint8_t *out, const char *name, struct err *err)
     return 0;
 }
 
+static int take_serial(struct bytes *out, uint8_t bytes[20], const struct request *r,
+                       struct err *err)
+{
+    size_t len;
+    if (hex_decode(bytes, 20, &len, request_text(r, "serial")))
+        return err_set(err, ERR_field_value, "the field \"serial\" is not a serial number");
+    *out = (struct bytes){bytes, len};
+    return 0;
+}
+
 /* What names one certificate may go without a signature. */
 static int take_one(struct msg_revoke *m, uint8_t serial[20], const struct request *r,
                     struct err *err)
 {
-    const char *mac = request_text(r, "mac"), *hex = request_text(r, "serial");
-    size_t len;
-    if ((mac != NULL) + (hex != NULL) != 1 || request_has(r, "from") || request_has(r, "to"))
+    const char *mac = request_text(r, "mac");
+    if ((mac != NULL) + request_has(r, "serial") != 1 || request_has(r, "from") ||
+        request_has(r, "to"))
         return err_set(err, ERR_field_missing,
                        "revoke_cert needs one of \"serial\", \"mac\", \"serials\", \"issued_by\"");
-    if (mac) {
-        m->name = mac;
-        return mac_check(mac, err);
-    }
-    if (hex_decode(serial, 20, &len, hex))
-        return err_set(err, ERR_field_value, "the field \"serial\" is not a serial number");
-    m->serial = (struct bytes){serial, len};
-    return 0;
+    if (!mac)
+        return take_serial(&m->serial, serial, r, err);
+    m->name = mac;
+    return mac_check(mac, err);
 }
 
 static int revoke_cert(struct service *s, struct exchange *x, const struct request *r,
@@ -353,16 +362,47 @@ static int revoke_cert(struct service *s, struct exchange *x, const struct reque
     return 0;
 }
 
+/* Which of the names it is; n: none. */
+static uint8_t name_index(const char *const names[], uint8_t n, const char *name)
+{
+    uint8_t i = 0;
+    while (i < n && strcmp(names[i], name) != 0)
+        i++;
+    return i;
+}
+
+/* enum board_state */
+static const char *const board_names[] = {"issued", "flashed", "verified"};
+#define BOARD_NAMES (sizeof board_names / sizeof *board_names)
+
+/* That it was issued the server knows by itself. */
+static int take_report(uint8_t *out, const char *name, struct err *err)
+{
+    *out = name_index(board_names, BOARD_NAMES, name);
+    if (*out > 0 && *out < BOARD_NAMES)
+        return 0;
+    return err_set(err, ERR_field_value, "the field \"state\" must be flashed or verified");
+}
+
+static int report_device(struct service *s, struct exchange *x, const struct request *r,
+                         struct err *err)
+{
+    uint8_t serial[20];
+    struct msg_report m = {0};
+    if (require_certificate(x, err) || take_serial(&m.serial, serial, r, err) ||
+        take_report(&m.board, request_text(r, "state"), err))
+        return -1;
+    SET_CALLER(&m, exchange_caller(x));
+    ask(s, x, MSG_report, &m, 0);
+    return 0;
+}
+
 static int get_cert(struct service *s, struct exchange *x, const struct request *r, struct err *err)
 {
     uint8_t serial[20];
-    size_t len;
     struct msg_get m = {0};
-    if (require_certificate(x, err))
+    if (require_certificate(x, err) || take_serial(&m.serial, serial, r, err))
         return -1;
-    if (hex_decode(serial, sizeof serial, &len, request_text(r, "serial")))
-        return err_set(err, ERR_field_value, "the field \"serial\" is not a serial number");
-    m.serial = (struct bytes){serial, len};
     SET_CALLER(&m, exchange_caller(x));
     ask(s, x, MSG_get, &m, 0);
     return 0;
@@ -372,13 +412,21 @@ static int get_cert(struct service *s, struct exchange *x, const struct request 
 static int take_state(uint8_t *out, const char *name, struct err *err)
 {
     static const char *const names[] = {"", "intent", "issued", "revoked", "held", "orphan"};
-    for (uint8_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(name, names[i]) == 0) {
-            *out = i;
-            return 0;
-        }
+    *out = name_index(names, sizeof names / sizeof *names, name);
+    if (*out < sizeof names / sizeof *names)
+        return 0;
     return err_set(err, ERR_field_value,
                    "the field \"state\" must be one of issued, revoked, held, orphan, intent");
+}
+
+/* As enum board_state + 1; 0: any. */
+static int take_board(uint8_t *out, const char *name, struct err *err)
+{
+    *out = *name ? (uint8_t)(name_index(board_names, BOARD_NAMES, name) + 1) : 0;
+    if (*out <= BOARD_NAMES)
+        return 0;
+    return err_set(err, ERR_field_value,
+                   "the field \"board\" must be one of issued, flashed, verified");
 }
 
 static int take_after(uint64_t *out, const char *text, struct err *err)
@@ -401,6 +449,7 @@ static int list_certs(struct service *s, struct exchange *x, const struct reques
         .limit = request_number(r, "limit", 100),
     };
     if (require_certificate(x, err) || take_state(&m.state, text_or(r, "state", ""), err) ||
+        take_board(&m.board, text_or(r, "board", ""), err) ||
         take_after(&m.after, text_or(r, "after", "0"), err))
         return -1;
     SET_CALLER(&m, exchange_caller(x));
@@ -447,6 +496,7 @@ static int (*const operations[OP_NONE])(struct service *s, struct exchange *x,
     [OP_REQ_SERVER_CERT] = req_server_cert,
     [OP_RENEW_CLIENT_CERT] = renew_client_cert,
     [OP_REVOKE_CERT] = revoke_cert,
+    [OP_REPORT_DEVICE] = report_device,
     [OP_GET_CERT] = get_cert,
     [OP_LIST_CERTS] = list_certs,
     [OP_GET_CA_CHAIN] = get_ca_chain,

@@ -8,6 +8,7 @@ enum operation {
     OP_REQ_SERVER_CERT,
     OP_RENEW_CLIENT_CERT,
     OP_REVOKE_CERT,
+    OP_REPORT_DEVICE,
     OP_GET_CERT,
     OP_LIST_CERTS,
     OP_GET_CA_CHAIN,
