@@ -300,7 +300,8 @@ static int fail_server_certificate(const struct http *h, struct failure *f)
 
 static int fail_handshake(const struct http *h, struct failure *f)
 {
-    if (strstr(h->error, "SSL_ERROR_SYSCALL") || strstr(h->error, "reset"))
+    if (strstr(h->error, "SSL_ERROR_SYSCALL") || strstr(h->error, "reset") ||
+        strstr(h->error, "Broken pipe"))
         return unreachable(h, "connection_lost", f, "the connection broke in the TLS handshake",
                            "try again");
     return fail(f, EXIT_VERIFY, "tls", "%s does not speak TLS as it must: %s; check --server",
