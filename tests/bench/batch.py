@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""What a batch takes beside the making of its keys: signet batch against as many keys made by the same function
+with the same library on the same cores (make-keys), in turns, in one run.
+
+    SIGNET_BUILD=build tests/bench/batch.py [--keys 500] [--jobs 2] [--rounds 3] [--key-type rsa:2048]
+
+The server and its SoftHSM run on the same cores and count in the batch's time. How long an RSA key takes is luck (it
+varies by more than half from key to key), so sums of fewer than some hundreds say little: two runs of make-keys with
+500 differ by 3 % or so on a quiet machine."""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+
+from signet_site import BIN, BUILD, Kit, Site, mac, tool_environment  # noqa: E402
+
+
+def timed(command, cwd):
+    """(wall, user + system of it and its children)"""
+    begun = time.monotonic()
+    pid = os.posix_spawn(str(command[0]), [str(c) for c in command], {**tool_environment(), "PWD": str(cwd)},
+                         file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+                                       (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0)])
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0, f"{command[0]}: status {status}"
+    return time.monotonic() - begun, usage.ru_utime + usage.ru_stime
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--keys", type=int, default=500)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--key-type", default="rsa:2048")
+    o = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="signet-bench-") as where:
+        where = Path(where)
+        with Site(Kit(where / "kit"), where / "site") as site:
+            site.start()
+            site.client()
+            rows = [one_round(o, site, number) for number in range(o.rounds)]
+            count = site.query("SELECT count(*) FROM certificate WHERE profile = 'device' AND state = 1")[0][0]
+            assert count == o.keys * o.rounds, count
+    wall, cpu = (statistics.median(batch[i] / keys[i] for batch, keys in rows) for i in (0, 1))
+    print(f"median of {o.rounds}: the batch takes {wall:.3f} of the keys' wall time, its client {cpu:.3f} of their CPU "
+          "time")
+
+
+def one_round(o, site, number):
+    lines = "".join(f"{mac(number * o.keys + i)}\n" for i in range(o.keys))
+    (site.dir / f"{number}.csv").write_text("mac\n" + lines)
+    keys = timed([BUILD / "tests/make-keys", o.keys, o.jobs, o.key_type], site.dir)
+    batch = timed([BIN / "signet", "batch", site.dir / f"{number}.csv", "--jobs", o.jobs, "--key-type", o.key_type,
+                   "--out", site.dir / "devices", "--config", site.dir / "client/signet.conf"], site.dir)
+    print(f"{o.keys} {o.key_type}, {o.jobs} at once: keys alone {keys[0]:.1f} s (CPU {keys[1]:.1f}), batch "
+          f"{batch[0]:.1f} s (CPU {batch[1]:.1f}): {batch[0] / keys[0]:.3f}; load {os.getloadavg()[0]:.1f}", flush=True)
+    return batch, keys
+
+
+main()
