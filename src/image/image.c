@@ -150,11 +150,12 @@ int image_build(struct buf *out, const struct credentials *c, const struct image
 
 /* ---- reading ---- */
 
+/* Also a page with one damaged byte in its header. */
 static int is_nvs_page(const uint8_t *page)
 {
+    int version_known = page[8] == NVS_VERSION_1 || page[8] == NVS_VERSION_2;
     return nvs_header_crc(page) == get32(page + 28) ||
-           (is_blank(page + 9, 19) && (get32(page) | 0xFF) == 0xFFFFFFFF &&
-            (page[8] == NVS_VERSION_1 || page[8] == NVS_VERSION_2));
+           ((get32(page) | 0xFF) == 0xFFFFFFFF && (version_known || is_blank(page + 9, 19)));
 }
 
 enum image_format image_recognize(struct bytes in)
