@@ -33,7 +33,8 @@ def page(entries, sequence=0, state=0xFFFFFFFE, keys=None):
     for i in range(128):
         bits |= (2 if i * 32 < len(entries) else 3) << 2 * i
     if keys:
-        entries = b"".join(xts(keys, sequence * 4096 + 64 + at, entries[at:at + 32]) for at in range(0, len(entries), 32))
+        entries = b"".join(xts(keys, sequence * 4096 + 64 + at, entries[at:at + 32])
+                           for at in range(0, len(entries), 32))
     return (struct.pack("<I", state) + head + crc(head) + bits.to_bytes(32, "little") + entries).ljust(4096, b"\xff")
 
 
