@@ -5,7 +5,7 @@ import sqlite3
 import time
 
 from desk import check_books, device, edit, events, new_key, nothing_done, post, profile
-from signet_site import BOARDS, ORPHAN, Key, Operator, at_once, wait_for
+from signet_site import BOARDS, ORPHAN, Key, Operator, at_once, mac, wait_for
 from test_desk_refusals import serial_from, server_csr
 from test_desk_rules import issue, renew, report, revoke, states
 from test_nothing_lost import under_way
@@ -89,6 +89,7 @@ def test_who_and_what(site):
         wait_for(lambda: time.time() > end + 1, "it expires")
         assert report(site, op, brief, "flashed") == (409, "result_dead")  # also what was reported before
     assert {board_of(site, op, s) for s in (server, *own)} == {None}
+    assert listed(site, op, board="issued") == ([serial, held, dead], None)
     revoke(site, op, serial=held, reason="removeFromCRL")
     assert report(site, op, held, "verified") == (200, "verified")
     site.ctl("operator", "issue", "--csr", site.dir / "op.csr", "--role", "revoker", "--name", "op", "--out",
@@ -150,7 +151,7 @@ def test_renewal(site):
 def test_list(site):
     """By board, with every other filter, page by page."""
     site.start()
-    op, other = site.operator("op"), site.operator("other")
+    op, other = site.operator("op"), site.operator(mac(0x520000))  # a name like a board's
     serials = {board: [] for board in BOARDS}
     for n in range(12):
         serial, board = serial_from(issue(site, op)[1]), BOARDS[n % 3]
