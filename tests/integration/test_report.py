@@ -5,7 +5,7 @@ import sqlite3
 import time
 
 from desk import check_books, device, edit, events, new_key, nothing_done, post, profile
-from signet_site import BOARDS, ORPHAN, Key, Operator, at_once, mac, wait_for
+from signet_site import BOARDS, ORPHAN, Key, Operator, at_once, wait_for
 from test_desk_refusals import serial_from, server_csr
 from test_desk_rules import issue, renew, report, revoke, states
 from test_nothing_lost import under_way
@@ -151,7 +151,7 @@ def test_renewal(site):
 def test_list(site):
     """By board, with every other filter, page by page."""
     site.start()
-    op, other = site.operator("op"), site.operator(mac(0x520000))  # a name like a board's
+    op, other = site.operator("op"), site.operator("other")
     serials = {board: [] for board in BOARDS}
     for n in range(12):
         serial, board = serial_from(issue(site, op)[1]), BOARDS[n % 3]

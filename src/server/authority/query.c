@@ -25,7 +25,7 @@ static int store_failed(struct lookup *l)
 static int send_row(struct lookup *l, const struct certificate_row *c, const char *operator_name,
                     int with_der)
 {
-    int is_device = c->operator_id != 0 && mac_check(c->name, NULL) == 0;
+    int is_device = mac_check(c->name, NULL) == 0;
     struct msg_answer_row m = {
         .id = (uint64_t)c->id,
         .serial = {c->serial, c->serial_len},

@@ -182,21 +182,20 @@ int tx_live_of_name(struct store_tx *tx, const char *name, int64_t now, int64_t 
 static int list_statement(struct store *s, const struct list_filter *f, sqlite3_stmt **st)
 {
     char sql[1024];
-    snprintf(sql, sizeof sql,
-             "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE id>?1%s%s%s%s%s%s%s"
-             " ORDER BY id LIMIT ?2",
-             f->name && *f->name ? " AND name=?3" : "", f->operator_id ? " AND operator=?4" : "",
-             f->state >= 0 ? " AND state=?5" : "",
-             f->from
-                 ? " AND id>=(SELECT ifnull(min(id),1<<62) FROM certificate WHERE created_at>=?6)"
-                   " AND +created_at>=?6"
-                 : "",
-             f->to ? " AND id<=(SELECT ifnull(max(id),0) FROM certificate WHERE created_at<=?7)"
-                     " AND +created_at<=?7"
-                   : "",
-             /* a MAC has colons, the names of servers have none */
-             f->board ? " AND board=?8 AND operator IS NOT NULL AND name GLOB '??:??:??:*'" : "",
-             f->last ? " AND id<=?9" : "");
+    snprintf(
+        sql, sizeof sql,
+        "SELECT " CERTIFICATE_COLUMNS " FROM certificate WHERE id>?1%s%s%s%s%s%s%s"
+        " ORDER BY id LIMIT ?2",
+        f->name && *f->name ? " AND name=?3" : "", f->operator_id ? " AND operator=?4" : "",
+        f->state >= 0 ? " AND state=?5" : "",
+        f->from ? " AND id>=(SELECT ifnull(min(id),1<<62) FROM certificate WHERE created_at>=?6)"
+                  " AND +created_at>=?6"
+                : "",
+        f->to ? " AND id<=(SELECT ifnull(max(id),0) FROM certificate WHERE created_at<=?7)"
+                " AND +created_at<=?7"
+              : "",
+        /* a MAC has colons, the names of servers and operators have none */
+        f->board ? " AND board=?8 AND name GLOB '??:??:??:*'" : "", f->last ? " AND id<=?9" : "");
     if (sqlite3_prepare_v2(s->db, sql, -1, st, NULL))
         return -1;
     sqlite3_bind_int64(*st, 1, f->after);

@@ -85,7 +85,7 @@ static int on_certificate(const struct certificate_row *row, void *arg)
     struct export *e = arg;
     char serial[41], sha[65], issued[32], from[32], until[32], revoked[32];
     const char *operator_ = "", *reason = "";
-    int is_device = row->operator_id != 0 && mac_check(row->name, NULL) == 0;
+    int is_device = mac_check(row->name, NULL) == 0;
     if (row->operator_id && row->operator_id != e->operator_.id &&
         tx_operator_by_id(e->tx, row->operator_id, &e->operator_))
         return -1;
