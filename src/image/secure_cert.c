@@ -166,7 +166,7 @@ int secure_cert_read(struct image *out, struct bytes in, struct err *err)
                        "an esp_secure_cert partition of 0x%zx bytes; the firmware reads 0x%x",
                        in.len, SECURE_CERT_SIZE_MAX);
     for (; in.len - at >= 4 && get32(in.data + at) == SECURE_CERT_MAGIC; at += size) {
-        size = in.len - at < SECURE_CERT_HEADER ? in.len : entry_size(get16(in.data + at + 10));
+        size = in.len - at < SECURE_CERT_HEADER ? SIZE_MAX : entry_size(get16(in.data + at + 10));
         if (size > in.len - at) {
             image_add_problem(out, at,
                               "entry at 0x%zx: its length goes over the end of the image (0x%zx): "
