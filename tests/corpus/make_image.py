@@ -64,6 +64,7 @@ def seeds():
     yield "nvs-encrypted", page(space + sized(1, 0x21, 0xFF, b"key", b"text\0"), keys=KEYS)
     entries = tlv(2, 0, b"KEY\0") + tlv(1, 0, b"x" * 16)
     yield "secure-cert", entries + tlv(9, 0, hashlib.sha256(entries).digest()) + b"\xff\xff\0\0"
+    yield "secure-cert-cut", entries[:7]
     yield "partition-table", partition_table()
     yield "keys", KEYS + crc(KEYS)
 
