@@ -6,20 +6,27 @@
 
 #include "common/log.h"
 
+int buf_reserve(struct buf *b, size_t more)
+{
+    if (more > SIZE_MAX / 4 - b->len)
+        return -1;
+    if (b->len + more <= b->cap)
+        return 0;
+    size_t cap = b->cap ? b->cap : 256;
+    while (cap < b->len + more)
+        cap *= 2;
+    uint8_t *grown = realloc(b->data, cap);
+    if (!grown)
+        return -1;
+    b->data = grown;
+    b->cap = cap;
+    return 0;
+}
+
 int buf_add(struct buf *b, const void *data, size_t len)
 {
-    if (len > SIZE_MAX / 4 - b->len)
+    if (buf_reserve(b, len))
         return -1;
-    if (b->len + len > b->cap) {
-        size_t cap = b->cap ? b->cap : 256;
-        while (cap < b->len + len)
-            cap *= 2;
-        uint8_t *grown = realloc(b->data, cap);
-        if (!grown)
-            return -1;
-        b->data = grown;
-        b->cap = cap;
-    }
     if (len)
         memcpy(b->data + b->len, data, len);
     b->len += len;

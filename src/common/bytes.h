@@ -19,6 +19,9 @@ struct buf {
 
 /* 0, or -1 when memory is out (the buffer is then as before). */
 int buf_add(struct buf *b, const void *data, size_t len) __attribute__((warn_unused_result));
+/* Room for so many more bytes, so that adding them moves nothing (what is moved leaves a copy
+ * behind, which matters for a secret). */
+int buf_reserve(struct buf *b, size_t more) __attribute__((warn_unused_result));
 void buf_free(struct buf *b);
 struct bytes buf_view(const struct buf *b);
 

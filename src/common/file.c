@@ -15,25 +15,28 @@ static int failed(struct err *err, const char *doing, const char *path)
     return err_set(err, ERR_storage_unavailable, "cannot %s %s: %s", doing, path, strerror(errno));
 }
 
-static int read_all(struct buf *out, int fd, size_t max, const char *path, struct err *err)
+/* Straight into the buffer, which is large enough from the start unless the file grows: of a secret
+ * nothing stays elsewhere. */
+static int read_all(struct buf *out, int fd, size_t expected, size_t max, const char *path,
+                    struct err *err)
 {
-    char chunk[16384];
-    for (;;) {
-        ssize_t n = read(fd, chunk, sizeof chunk);
+    ssize_t n = 1;
+    if (expected > max)
+        return err_set(err, ERR_internal, "%s: larger than %zu bytes", path, max);
+    while (n) {
+        size_t want = expected > out->len ? expected - out->len : 0;
+        if (buf_reserve(out, want + 2)) /* one byte more to find the end, and the NUL */
+            return err_set(err, ERR_internal, "no memory to read %s", path);
+        n = read(fd, out->data + out->len, out->cap - out->len - 1);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return failed(err, "read", path);
-        if (n == 0)
-            break;
-        if (out->len + (size_t)n > max)
+        out->len += (size_t)n;
+        if (out->len > max)
             return err_set(err, ERR_internal, "%s: larger than %zu bytes", path, max);
-        if (buf_add(out, chunk, (size_t)n))
-            return err_set(err, ERR_internal, "no memory to read %s", path);
     }
-    if (buf_add(out, "", 1))
-        return err_set(err, ERR_internal, "no memory to read %s", path);
-    out->len--;
+    out->data[out->len] = '\0';
     return 0;
 }
 
@@ -50,7 +53,7 @@ int file_read(struct buf *out, const char *path, size_t max, struct err *err)
     else if (!S_ISREG(st.st_mode))
         err_set(err, ERR_internal, "%s: not a regular file", path);
     else
-        rc = read_all(out, fd, max, path, err);
+        rc = read_all(out, fd, (size_t)st.st_size, max, path, err);
     close(fd);
     if (rc)
         buf_free(out);

@@ -107,13 +107,13 @@ static int load_data(const struct reader *r, struct entry *e)
     e->data = (struct buf){calloc(1, len + 1), len, len + 1};
     if (!e->data.data)
         return no_memory(r);
-    for (size_t at = 0; at < len; at += NVS_ENTRY) {
-        if (load(r, part, e->offset + NVS_ENTRY + at))
-            return -1;
+    int rc = 0;
+    for (size_t at = 0; rc == 0 && at < len; at += NVS_ENTRY) {
+        rc = load(r, part, e->offset + NVS_ENTRY + at);
         memcpy(e->data.data + at, part, len - at < NVS_ENTRY ? len - at : NVS_ENTRY);
     }
     OPENSSL_cleanse(part, sizeof part);
-    return 0;
+    return rc;
 }
 
 static struct entry *add_entry(struct reader *r, const uint8_t *head, size_t offset)
@@ -163,12 +163,9 @@ static void end_run(struct reader *r)
 }
 
 /* *span: how many entries to go on. */
-static int read_written(struct reader *r, size_t offset, size_t *span)
+static int judge_entry(struct reader *r, const uint8_t *head, size_t offset, size_t *span)
 {
-    uint8_t head[NVS_ENTRY];
     *span = 1;
-    if (load(r, head, offset))
-        return -1;
     if (nvs_entry_crc(head) != get32(head + 4)) {
         r->damaged++;
         if (r->run++ == 0)
@@ -180,6 +177,14 @@ static int read_written(struct reader *r, size_t offset, size_t *span)
         return 0;
     *span = head[2];
     return take_entry(r, head, offset);
+}
+
+static int read_written(struct reader *r, size_t offset, size_t *span)
+{
+    uint8_t head[NVS_ENTRY]; /* behind a damaged entry it may be a part of the key */
+    int rc = load(r, head, offset) || judge_entry(r, head, offset, span) ? -1 : 0;
+    OPENSSL_cleanse(head, sizeof head);
+    return rc;
 }
 
 static int read_entries(struct reader *r, size_t page_offset)

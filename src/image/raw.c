@@ -2,27 +2,25 @@
 
 #include <openssl/crypto.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "image/parts.h"
 
-/* Text into a buffer that is large enough from the start: nothing of the key stays behind. */
-static void add_text(struct buf *out, const char *text)
+static int add_text(struct buf *out, const char *text)
 {
-    size_t len = strlen(text);
-    memcpy(out->data + out->len, text, len);
-    out->len += len;
+    return buf_add(out, text, strlen(text));
 }
 
-static void add_bytes(struct buf *out, struct bytes data)
+static int add_bytes(struct buf *out, struct bytes data)
 {
     char text[16];
-    for (size_t i = 0; i < data.len; i++) {
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < data.len; i++) {
         snprintf(text, sizeof text, "%s0x%02x,", i % 12 ? " " : "\n    ", data.data[i]);
-        add_text(out, text);
+        rc = add_text(out, text);
     }
     OPENSSL_cleanse(text, sizeof text);
+    return rc;
 }
 
 void raw_name(char out[32], const struct credential_item *item)
@@ -34,32 +32,34 @@ void raw_name(char out[32], const struct credential_item *item)
         snprintf(out, 32, "%s", names[item->what]);
 }
 
-static void add_item(struct buf *out, const struct credential_item *item)
+static int add_item(struct buf *out, const struct credential_item *item)
 {
-    char name[32], text[128];
+    char name[32], begin[96], end[96];
     raw_name(name, item);
-    snprintf(text, sizeof text, "\nstatic const unsigned char %s[%zu] = {", name, item->data.len);
-    add_text(out, text);
-    add_bytes(out, buf_view(&item->data));
-    add_text(out, "\n};\n");
-    snprintf(text, sizeof text, "static const unsigned int %s_len = %zu;\n", name, item->data.len);
-    add_text(out, text);
+    snprintf(begin, sizeof begin, "\nstatic const unsigned char %s[%zu] = {", name, item->data.len);
+    snprintf(end, sizeof end, "\n};\nstatic const unsigned int %s_len = %zu;\n", name,
+             item->data.len);
+    return add_text(out, begin) || add_bytes(out, buf_view(&item->data)) || add_text(out, end) ? -1
+                                                                                               : 0;
+}
+
+static int add_all(struct buf *out, const struct credential_items *items)
+{
+    size_t size = 256;
+    for (size_t i = 0; i < items->count; i++)
+        size += 192 + items->item[i].data.len * 7;
+    if (buf_reserve(out, size)) /* nothing is moved: the key is in it */
+        return -1;
+    if (add_text(out, "/* A device's key and certificates. The key is secret. */\n"
+                      "#ifndef SIGNET_CREDENTIALS_H\n#define SIGNET_CREDENTIALS_H\n"))
+        return -1;
+    for (size_t i = 0; i < items->count; i++)
+        if (add_item(out, &items->item[i]))
+            return -1;
+    return add_text(out, "\n#endif\n");
 }
 
 int raw_c_header(struct buf *out, const struct credential_items *items, struct err *err)
 {
-    static const char begin[] = "/* A device's key and certificates. The key is secret. */\n"
-                                "#ifndef SIGNET_CREDENTIALS_H\n#define SIGNET_CREDENTIALS_H\n";
-    static const char end[] = "\n#endif\n";
-    size_t size = sizeof begin + sizeof end;
-    for (size_t i = 0; i < items->count; i++)
-        size += 256 + items->item[i].data.len * 7;
-    *out = (struct buf){malloc(size), 0, size};
-    if (!out->data)
-        return err_set(err, ERR_internal, "out of memory");
-    add_text(out, begin);
-    for (size_t i = 0; i < items->count; i++)
-        add_item(out, &items->item[i]);
-    add_text(out, end);
-    return 0;
+    return add_all(out, items) ? err_set(err, ERR_internal, "out of memory") : 0;
 }

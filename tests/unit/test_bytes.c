@@ -51,6 +51,21 @@ static void buffer_refuses_what_no_memory_holds_and_stays(void **state)
     buf_free(&b);
 }
 
+static void what_is_reserved_does_not_move(void **state)
+{
+    struct buf b = {0};
+    (void)state;
+    assert_int_equal(buf_reserve(&b, 10000), 0);
+    const uint8_t *at = b.data;
+    assert_int_equal(b.len, 0);
+    for (int i = 0; i < 10000; i++)
+        assert_int_equal(buf_add(&b, "x", 1), 0);
+    assert_ptr_equal(b.data, at);
+    assert_int_equal(buf_reserve(&b, SIZE_MAX), -1);
+    assert_int_equal(b.len, 10000);
+    buf_free(&b);
+}
+
 static void views_compare_by_length_and_content(void **state)
 {
     struct bytes a = {(const uint8_t *)"ab", 2}, same = {(const uint8_t *)"ab", 2};
@@ -254,6 +269,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buffer_grows_and_keeps_its_bytes),
         cmocka_unit_test(buffer_refuses_what_no_memory_holds_and_stays),
+        cmocka_unit_test(what_is_reserved_does_not_move),
         cmocka_unit_test(views_compare_by_length_and_content),
         cmocka_unit_test(hex_round_trips),
         cmocka_unit_test(hex_takes_either_case_and_nothing_else),
