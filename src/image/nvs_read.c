@@ -1,4 +1,6 @@
 #include <openssl/crypto.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,10 +41,19 @@ static size_t index_of(size_t offset)
     return (offset % NVS_SECTOR - NVS_FIRST) / NVS_ENTRY;
 }
 
-/* "page 0, entry 3: …" */
-#define PROBLEM(r, offset, fmt, ...)                                                               \
-    image_add_problem((r)->image, offset, "page %zu, entry %zu: " fmt, page_of(offset),            \
-                      index_of(offset) __VA_OPT__(, ) __VA_ARGS__)
+/* "page 0, entry 3: …"; returns -1. */
+static int __attribute__((format(printf, 3, 4)))
+problem(const struct reader *r, size_t offset, const char *fmt, ...)
+{
+    char text[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    image_add_problem(r->image, offset, "page %zu, entry %zu: %s", page_of(offset),
+                      index_of(offset), text);
+    return -1;
+}
 
 /* ---- entries ---- */
 
@@ -84,19 +95,17 @@ static int check_head(struct reader *r, const uint8_t *head, size_t offset)
     const uint8_t *page = r->in.data + page_of(offset) * NVS_SECTOR;
     size_t entry = index_of(offset), span = head[2];
     if (!is_number(head[1]) && !has_data(head[1]) && head[1] != NVS_BLOB_INDEX)
-        return PROBLEM(r, offset, "its type %02x is none", head[1]), -1;
+        return problem(r, offset, "its type %02x is none", head[1]);
     if (memchr(head + 8, 0, NVS_NAME_MAX + 1) == NULL || head[8] == 0)
-        return PROBLEM(r, offset, "its key is empty or does not end"), -1;
+        return problem(r, offset, "its key is empty or does not end");
     if (span != span_of(head) || entry + span > NVS_ENTRIES)
-        return PROBLEM(r, offset, "%s spans %zu entries, and its length of %d bytes takes %zu",
+        return problem(r, offset, "%s spans %zu entries, and its length of %d bytes takes %zu",
                        (const char *)head + 8, span, has_data(head[1]) ? get16(head + 24) : 0,
-                       span_of(head)),
-               -1;
+                       span_of(head));
     for (size_t i = 1; i < span; i++)
         if (state_of(page, entry + i) != ENTRY_WRITTEN)
-            return PROBLEM(r, offset, "%s spans %zu entries, and entry %zu is not marked written",
-                           (const char *)head + 8, span, entry + i),
-                   -1;
+            return problem(r, offset, "%s spans %zu entries, and entry %zu is not marked written",
+                           (const char *)head + 8, span, entry + i);
     return 0;
 }
 
@@ -143,7 +152,7 @@ static int take_entry(struct reader *r, const uint8_t *head, size_t offset)
     uint32_t crc = rom_crc(e->data.data, e->data.len), found = get32(head + 28);
     if (crc == found)
         return 0;
-    PROBLEM(r, offset, "the CRC of %s's data (%zu bytes) is %08x, and %08x stands there",
+    problem(r, offset, "the CRC of %s's data (%zu bytes) is %08x, and %08x stands there",
             (const char *)head + 8, e->data.len, crc, found);
     buf_wipe(&e->data);
     r->count--;
@@ -198,13 +207,13 @@ static int read_entries(struct reader *r, size_t page_offset)
         if (state == ENTRY_WRITTEN && read_written(r, offset, &span))
             return -1;
         if (state == ENTRY_INVALID)
-            PROBLEM(r, offset, "its state in the bitmap, 01, is none");
+            problem(r, offset, "its state in the bitmap, 01, is none");
         if (state == ENTRY_EMPTY && !is_blank(r->in.data + offset, NVS_ENTRY) && stray++ == 0)
             stray_offset = offset;
     }
     end_run(r);
     if (stray)
-        PROBLEM(r, stray_offset, "marked empty, and something is written there (%zu such entries)",
+        problem(r, stray_offset, "marked empty, and something is written there (%zu such entries)",
                 stray);
     return 0;
 }
@@ -272,9 +281,9 @@ static void take_namespaces(struct reader *r)
         const char *name = (const char *)e->head + 8;
         char *space = r->spaces[e->head[24]];
         if (e->head[1] != NVS_U8 || e->head[24] == 0 || e->head[24] == 255)
-            PROBLEM(r, e->offset, "%s is no namespace: one is a u8 from 1 to 254", name);
+            problem(r, e->offset, "%s is no namespace: one is a u8 from 1 to 254", name);
         else if (*space)
-            PROBLEM(r, e->offset, "namespace %u is %s already, and %s here", e->head[24], space,
+            problem(r, e->offset, "namespace %u is %s already, and %s here", e->head[24], space,
                     name);
         else
             memcpy(space, name, NVS_NAME_MAX + 1);
@@ -329,7 +338,7 @@ static int take_blob(struct reader *r, const struct entry *index)
         return no_memory(r);
     data.cap = data.data ? len : 0;
     if (!data.data || join(r, index, &data)) {
-        PROBLEM(r, index->offset,
+        problem(r, index->offset,
                 "the blob %s has not its %zu bytes in %u chunks: one is missing, damaged or of "
                 "another length",
                 (const char *)index->head + 8, len, index->head[28]);
@@ -352,7 +361,7 @@ static int take_item(struct reader *r, struct entry *e)
     if (e->head[0] == 0 || type == NVS_BLOB_DATA)
         return 0;
     if (!*r->spaces[e->head[0]]) {
-        PROBLEM(r, e->offset, "%s is in namespace %u, which has no name", (const char *)e->head + 8,
+        problem(r, e->offset, "%s is in namespace %u, which has no name", (const char *)e->head + 8,
                 e->head[0]);
         return 0;
     }
@@ -373,7 +382,7 @@ static void find_orphans(struct reader *r)
 {
     for (size_t i = 0; i < r->count; i++)
         if (r->entries[i].head[1] == NVS_BLOB_DATA && !r->entries[i].is_used)
-            PROBLEM(r, r->entries[i].offset, "chunk %u of the blob %s belongs to no whole blob",
+            problem(r, r->entries[i].offset, "chunk %u of the blob %s belongs to no whole blob",
                     r->entries[i].head[3], (const char *)r->entries[i].head + 8);
 }
 
@@ -384,7 +393,7 @@ static void find_doubles(struct reader *r)
         for (size_t j = 0; j < i; j++)
             if (strcmp(image->items[i].name, image->items[j].name) == 0 &&
                 strcmp(image->items[i].space, image->items[j].space) == 0)
-                PROBLEM(r, image->items[i].offset, "%s/%s is there twice, first at 0x%zx",
+                problem(r, image->items[i].offset, "%s/%s is there twice, first at 0x%zx",
                         image->items[i].space, image->items[i].name, image->items[j].offset);
 }
 

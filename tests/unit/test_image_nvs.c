@@ -453,6 +453,18 @@ static void says_which_keys_are_missing(void **state)
     buf_wipe(&b);
 }
 
+/* Cut off between pages: three are left, and each is in use. */
+static void says_that_no_page_is_blank(void **state)
+{
+    static const char text[3 * 3000] = {0};
+    struct image_value v = value("k", NVS_BLOB_DATA, text, sizeof text);
+    struct buf b = build(&v, 1, 0x4000, NULL);
+    (void)state;
+    b.len = 0x3000;
+    assert_problem(&b, NULL, "no page is blank");
+    buf_wipe(&b);
+}
+
 static void says_that_an_item_is_double(void **state)
 {
     struct image_value v[] = {value("k", NVS_STRING, "hi", 3), value("k", NVS_STRING, "ho", 3)};
@@ -480,6 +492,7 @@ int main(void)
         cmocka_unit_test(says_what_is_impossible),
         cmocka_unit_test(a_blob_wants_all_its_chunks),
         cmocka_unit_test(says_which_keys_are_missing),
+        cmocka_unit_test(says_that_no_page_is_blank),
         cmocka_unit_test(says_that_an_item_is_double),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
