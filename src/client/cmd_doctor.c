@@ -13,6 +13,7 @@
 
 #include "client/answer.h"
 #include "client/commands.h"
+#include "client/esptool.h"
 #include "client/keys.h"
 #include "client/listing.h"
 #include "client/notice.h"
@@ -327,31 +328,20 @@ static void check_crl(struct doctor *d)
 
 /* ---- this machine ---- */
 
-/* The first line of "PROGRAM version"; empty: it is not there, or does not work. */
-static void version_of(char out[80], const char *command)
-{
-    char line[80] = "";
-    FILE *pipe = popen(command, "re");
-    if (pipe && !fgets(line, sizeof line, pipe))
-        *line = '\0';
-    if (!pipe || pclose(pipe) != 0)
-        *line = '\0';
-    line[strcspn(line, "\r\n")] = '\0';
-    printable(out, 80, line);
-}
-
 static void check_esptool(struct doctor *d)
 {
-    char version[80];
-    version_of(version, "esptool version 2>/dev/null </dev/null");
-    if (!*version)
-        version_of(version, "esptool.py version 2>/dev/null </dev/null");
+    struct failure f = {0};
+    char version[80] = "";
+    char *program = NULL;
+    if (esptool_find(&program, d->session.settings.esptool, &f) == 0)
+        esptool_version(version, sizeof version, program);
     if (*version)
         say(d, LEVEL_OK, "esptool", "%s", version);
+    else if (*f.text)
+        say(d, LEVEL_WARN, "esptool", "%s; only flashing needs it", f.text);
     else
-        say(d, LEVEL_WARN, "esptool",
-            "not found in the PATH; only flashing needs it: apt install esptool, or pip install "
-            "esptool");
+        say(d, LEVEL_WARN, "esptool", "%s does not work; only flashing needs it", program);
+    free(program);
 }
 
 static void check_out(struct doctor *d)

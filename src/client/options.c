@@ -36,6 +36,8 @@ static const struct row rows[] = {
      "with --name: the key; made when it is not there", 0},
     {"mac", "MAC", AT(mac), FOR_PROVISION | FOR_VERIFY | FOR_RENEW | REVOKING | FOR_LIST | FOR_SHOW,
      "the board, as 24:0a:c4:12:34:56", 0},
+    {"esptool", "PROGRAM", AT(esptool), FOR_DOCTOR,
+     "esptool, 4.7 to 5.x (default: the one in the PATH)", 0},
     {"replace", NULL, AT(replace), FOR_PROVISION, "also when the board has a certificate", 0},
     {"new-key", NULL, AT(new_key), FOR_RENEW, "make a new key too", 0},
     {"profile", "NAME", AT(profile), FOR_PROVISION, "the certificate's profile (default: device)",

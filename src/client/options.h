@@ -43,6 +43,7 @@ struct options {
     const char *jobs, *results;
     const char *format, *encoding, *size, *space, *key_name, *cert_name, *chain_name, *ca_name;
     const char *keys, *keys_out, *inspect;
+    const char *esptool;
     struct values names;
     const char *operand; /* the one argument that is not an option */
     int replace, new_key, offline, encrypt, json, help;

@@ -81,8 +81,8 @@ static int choose_seconds(long *ms, const char *flag, const CONF *conf, const ch
 /* A misspelt key would silently mean its default: refuse it. */
 static int check_keys(const CONF *conf, const char *path, struct failure *f)
 {
-    static const char *const known[] = {
-        "server", "ca", "cert", "key", "out", "key_type", "connect_timeout", "timeout"};
+    static const char *const known[] = {"server",   "ca",      "cert",            "key",    "out",
+                                        "key_type", "esptool", "connect_timeout", "timeout"};
     STACK_OF(CONF_VALUE) *section = NCONF_get_section(conf, "client");
     if (sk_CONF_VALUE_num(NCONF_get_section(conf, "default")) > 0)
         return fail(f, EXIT_LOCAL, "config", "%s: settings stand under [client]", path);
@@ -160,6 +160,7 @@ static int choose_all(struct settings *s, const struct options *o, const CONF *c
         choose(&s->key, o->key, conf, "key", folder, f) ||
         choose(&s->out, o->out, conf, "out", folder, f) ||
         choose(&s->key_type, o->key_type, conf, "key_type", NULL, f) ||
+        choose(&s->esptool, o->esptool, conf, "esptool", NULL, f) ||
         choose_seconds(&s->connect_timeout_ms, o->connect_timeout, conf, "connect_timeout", 5000,
                        f) ||
         choose_seconds(&s->timeout_ms, o->timeout, conf, "timeout", 30000, f))
@@ -203,6 +204,7 @@ void settings_free(struct settings *s)
     free(s->key);
     free(s->out);
     free(s->key_type);
+    free(s->esptool);
     *s = (struct settings){0};
 }
 

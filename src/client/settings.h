@@ -8,7 +8,7 @@
  *     ca     = ca.pem              paths are relative to the config file's folder
  *     cert   = operator.pem
  *     key    = operator.key
- *     out    = /srv/devices        and key_type, connect_timeout, timeout
+ *     out    = /srv/devices        and key_type, esptool, connect_timeout, timeout
  */
 #ifndef SIGNET_CLIENT_SETTINGS_H
 #define SIGNET_CLIENT_SETTINGS_H
@@ -20,6 +20,7 @@ struct settings {
     char *server; /* "https://host:port", checked */
     char *ca, *cert, *key;
     char *out, *key_type; /* for devices */
+    char *esptool;        /* the program; NULL: in the PATH */
     long connect_timeout_ms, timeout_ms;
 };
 
