@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "client/certs.h"
+#include "client/device_mark.h"
 #include "client/keys.h"
 #include "client/settings.h"
 #include "common/file.h"
@@ -23,6 +24,14 @@ char *device_dir_path(const char *dir, const char *mac)
             *p++ = *mac;
     *p = '\0';
     return path_join(dir, digits);
+}
+
+int device_has(const char *folder, const char *name)
+{
+    char *path = path_join(folder, name);
+    int there = path && access(path, F_OK) == 0;
+    free(path);
+    return there;
 }
 
 /* Nothing, or an empty folder, may be where the finished one goes. */
@@ -105,8 +114,8 @@ static int lock_pending(struct device_dir *d, struct failure *f)
 /* "device.key.a1B2c3": what file_write() leaves when it is killed. Nobody else is at work here. */
 static void sweep(const struct device_dir *d)
 {
-    static const char *const names[] = {DEVICE_KEY, DEVICE_CSR, DEVICE_CERT, DEVICE_CHAIN,
-                                        DEVICE_CA};
+    static const char *const names[] = {DEVICE_KEY,   DEVICE_CSR, DEVICE_CERT,
+                                        DEVICE_CHAIN, DEVICE_CA,  DEVICE_MARK};
     DIR *folder = opendir(d->pending);
     struct dirent *entry;
     while (folder && (entry = readdir(folder)))

@@ -1,12 +1,15 @@
 #include "client/keys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "client/interrupt.h"
 #include "client/notice.h"
@@ -118,6 +121,34 @@ int key_load(EVP_PKEY **out, const char *path, struct failure *f)
         return 0;
     return fail(f, EXIT_LOCAL, "local_file", "%s holds no readable private key (PEM): %s", path,
                 err_openssl());
+}
+
+static int overwrite(int fd)
+{
+    static const char zeros[4096];
+    struct stat st;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+        return -1;
+    for (off_t left = st.st_size; left > 0;) {
+        ssize_t n = write(fd, zeros, left < (off_t)sizeof zeros ? (size_t)left : sizeof zeros);
+        if (n < 0 && errno != EINTR)
+            return -1;
+        left -= n > 0 ? n : 0;
+    }
+    return fsync(fd);
+}
+
+int key_remove(const char *path, struct failure *f)
+{
+    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    int rc = fd < 0 ? -1 : overwrite(fd);
+    if (fd >= 0)
+        close(fd);
+    if (rc == 0 && unlink(path) == 0 && file_sync_parent(path, NULL) == 0)
+        return 0;
+    return fail(f, EXIT_LOCAL, "local_file", "cannot remove the key %s: %s", path, strerror(errno));
 }
 
 static int add_names(X509_REQ *csr, const char *const *names)

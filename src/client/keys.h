@@ -24,6 +24,10 @@ int key_save(EVP_PKEY *key, const char *path, struct failure *f)
 int key_load(EVP_PKEY **out, const char *path, struct failure *f)
     __attribute__((warn_unused_result));
 
+/* Overwrites the file, as far as its file system overwrites in place, and removes it, durably. Not
+ * there: nothing is to be done. */
+int key_remove(const char *path, struct failure *f) __attribute__((warn_unused_result));
+
 /* A PKCS#10 request (RFC 2986) whose subject is CN=name; X509_REQ_free(). */
 int csr_make(X509_REQ **out, EVP_PKEY *key, const char *name, struct failure *f)
     __attribute__((warn_unused_result));

@@ -20,6 +20,7 @@ struct row {
      FOR_SHOW | FOR_DOCTOR)
 #define REVOKING (FOR_REVOKE | FOR_HOLD | FOR_UNHOLD)
 #define WITH_OPERAND (FOR_VERIFY | FOR_RENEW | FOR_SHOW | FOR_BATCH | FOR_IMAGE)
+#define MAKING_IMAGE (FOR_PROVISION | FOR_IMAGE)
 #define WITH_SERVER (FOR_ALL & ~FOR_IMAGE)
 
 #define AT(field) offsetof(struct options, field)
@@ -36,7 +37,19 @@ static const struct row rows[] = {
      "with --name: the key; made when it is not there", 0},
     {"mac", "MAC", AT(mac), FOR_PROVISION | FOR_VERIFY | FOR_RENEW | REVOKING | FOR_LIST | FOR_SHOW,
      "the board, as 24:0a:c4:12:34:56", 0},
-    {"esptool", "PROGRAM", AT(esptool), FOR_DOCTOR,
+    {"port", "PORT", AT(port), FOR_PROVISION,
+     "the serial port that the board is at; its MAC is read", 0},
+    {"flash", NULL, AT(flash), FOR_PROVISION,
+     "write key and certificate to the board, and read them back", 0},
+    {"firmware", "OFFSET=FILE", AT(firmware), FOR_PROVISION,
+     "with --flash: write this too, before; give it for each file", 1},
+    {"format", "FORMAT", AT(format), FOR_PROVISION, "with --flash: nvs (default) or secure-cert",
+     0},
+    {"partition", "NAME", AT(partition), FOR_PROVISION,
+     "with --flash: the partition, when there are several of its kind", 0},
+    {"keep-key", NULL, AT(keep_key), FOR_PROVISION, "with --flash: keep device.key here too", 0},
+    {"baud", "SPEED", AT(baud), FOR_PROVISION, "of the port, such as 460800", 0},
+    {"esptool", "PROGRAM", AT(esptool), FOR_PROVISION | FOR_DOCTOR,
      "esptool, 4.7 to 5.x (default: the one in the PATH)", 0},
     {"replace", NULL, AT(replace), FOR_PROVISION, "also when the board has a certificate", 0},
     {"new-key", NULL, AT(new_key), FOR_RENEW, "make a new key too", 0},
@@ -74,16 +87,17 @@ static const struct row rows[] = {
     {"inspect", "FILE", AT(inspect), FOR_IMAGE, "read an image instead, also one made by others",
      0},
     {"format", "FORMAT", AT(format), FOR_IMAGE, "nvs, secure-cert or raw", 0},
-    {"encoding", "ENCODING", AT(encoding), FOR_IMAGE, "pem (default) or der", 0},
+    {"encoding", "ENCODING", AT(encoding), MAKING_IMAGE, "pem (default) or der", 0},
     {"size", "BYTES", AT(size), FOR_IMAGE,
      "the partition's, as 0x6000, 24576 or 24K (secure-cert: 0x2000)", 0},
-    {"namespace", "NAME", AT(space), FOR_IMAGE, "nvs: the namespace (default: signet)", 0},
-    {"key-name", "NAME", AT(key_name), FOR_IMAGE, "nvs: the key's name (default: client_key)", 0},
-    {"cert-name", "NAME", AT(cert_name), FOR_IMAGE,
+    {"namespace", "NAME", AT(space), MAKING_IMAGE, "nvs: the namespace (default: signet)", 0},
+    {"key-name", "NAME", AT(key_name), MAKING_IMAGE, "nvs: the key's name (default: client_key)",
+     0},
+    {"cert-name", "NAME", AT(cert_name), MAKING_IMAGE,
      "nvs: the certificate's name (default: client_cert)", 0},
-    {"chain-name", "NAME", AT(chain_name), FOR_IMAGE,
+    {"chain-name", "NAME", AT(chain_name), MAKING_IMAGE,
      "nvs, der: of intermediates, a number behind it (default: client_chain)", 0},
-    {"ca-name", "NAME", AT(ca_name), FOR_IMAGE, "nvs: the CA's name (default: ca_cert)", 0},
+    {"ca-name", "NAME", AT(ca_name), MAKING_IMAGE, "nvs: the CA's name (default: ca_cert)", 0},
     {"encrypt", NULL, AT(encrypt), FOR_IMAGE, "nvs: encrypt; with --keys-out or --keys", 0},
     {"keys-out", "FILE", AT(keys_out), FOR_IMAGE,
      "nvs: save new keys here, for the partition nvs_keys", 0},

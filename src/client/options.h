@@ -43,10 +43,10 @@ struct options {
     const char *jobs, *results;
     const char *format, *encoding, *size, *space, *key_name, *cert_name, *chain_name, *ca_name;
     const char *keys, *keys_out, *inspect;
-    const char *esptool;
-    struct values names;
+    const char *port, *baud, *esptool, *partition;
+    struct values names, firmware;
     const char *operand; /* the one argument that is not an option */
-    int replace, new_key, offline, encrypt, json, help;
+    int replace, new_key, offline, encrypt, flash, keep_key, json, help;
 };
 
 struct command {

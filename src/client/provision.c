@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/device_mark.h"
 #include "client/keys.h"
 #include "client/obtain.h"
 
@@ -64,6 +65,12 @@ static void take_folders(struct provisioned *out, struct device_dir *d)
     d->final = d->aside = NULL;
 }
 
+static int mark(const struct device_dir *d, const struct board *b, struct failure *f)
+{
+    struct board_mark m = {.replacing = b->replace};
+    return b->flash ? board_mark_save(&m, d->pending, f) : 0;
+}
+
 int provision(struct provisioned *out, struct session *s, const struct board *b, struct failure *f)
 {
     struct device_dir d;
@@ -75,7 +82,7 @@ int provision(struct provisioned *out, struct session *s, const struct board *b,
             fail_add(f, "nothing was sent and nothing is left");
         goto out;
     }
-    if (ask(&issued, s, &d, b, f) ||
+    if (ask(&issued, s, &d, b, f) || mark(&d, b, f) ||
         device_dir_finish(&d, issued.cert, issued.between, s->root, f)) {
         leave(&d, f);
         goto out;
@@ -103,11 +110,12 @@ static int load(const char *folder, X509 **cert, STACK_OF(X509) * *chain, EVP_PK
 {
     char *at_cert = path_join(folder, DEVICE_CERT), *at_chain = path_join(folder, DEVICE_CHAIN),
          *at_key = path_join(folder, DEVICE_KEY);
-    int rc =
-        !at_cert || !at_chain || !at_key ? fail_memory(f)
-        : cert_load(cert, at_cert, f) || certs_load(chain, at_chain, f) || key_load(key, at_key, f)
-            ? -1
-            : 0;
+    int needs_key = device_has(folder, DEVICE_KEY) || !device_has(folder, DEVICE_MARK);
+    int rc = !at_cert || !at_chain || !at_key ? fail_memory(f)
+             : cert_load(cert, at_cert, f) || certs_load(chain, at_chain, f) ||
+                     (needs_key && key_load(key, at_key, f))
+                 ? -1
+                 : 0;
     free(at_cert);
     free(at_chain);
     free(at_key);
@@ -122,7 +130,7 @@ static int check_owner(X509 *cert, EVP_PKEY *key, const struct board *b, struct 
     if (!same)
         return fail(f, EXIT_VERIFY, "certificate_of_other_mac",
                     "the certificate is for another MAC than %s", b->mac);
-    return X509_check_private_key(cert, key) == 1
+    return !key || X509_check_private_key(cert, key) == 1
                ? 0
                : fail(f, EXIT_VERIFY, "certificate_of_other_key",
                       "the certificate is for another key than the one beside it");
@@ -165,7 +173,7 @@ cJSON *provisioned_json(const struct provisioned *p)
     if (p->aside)
         cJSON_AddStringToObject(o, "older_folder", p->aside);
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        char *path = path_join(p->folder, files[i][1]);
+        char *path = device_has(p->folder, files[i][1]) ? path_join(p->folder, files[i][1]) : NULL;
         if (path)
             cJSON_AddStringToObject(o, files[i][0], path);
         free(path);

@@ -14,6 +14,7 @@ struct board {
     const char *key_type; /* passed key_type_check() */
     const char *out;      /* the folder that the board's folder goes into */
     int replace;          /* also when it has a live certificate or a complete folder */
+    int flash;            /* its folder is marked (device_mark.h) as one that is to be flashed */
 };
 
 struct provisioned {
@@ -33,7 +34,8 @@ int provision_key(const struct board *b, int *resumed, struct failure *f)
     __attribute__((warn_unused_result));
 
 /* The board's complete folder: its certificate verified up to the root, for this MAC and for the
- * key beside it. provisioned_free() also after a failure. */
+ * key beside it, which may be missing when the board was flashed. provisioned_free() also after a
+ * failure. */
 int provision_find(struct provisioned *out, X509 *root, const struct board *b, struct failure *f)
     __attribute__((warn_unused_result));
 

@@ -19,6 +19,14 @@ int64_t when_seconds(const char *text)
                                                                                             : -1;
 }
 
+void when_now(char out[WHEN_SIZE])
+{
+    struct tm tm;
+    time_t now = time(NULL);
+    if (!gmtime_r(&now, &tm) || !strftime(out, WHEN_SIZE, FORMAT, &tm))
+        *out = '\0';
+}
+
 int when_from_text(char out[WHEN_SIZE], const char *option, const char *text, int end,
                    struct failure *f)
 {

@@ -12,6 +12,8 @@
 int when_from_text(char out[WHEN_SIZE], const char *option, const char *text, int end,
                    struct failure *f) __attribute__((warn_unused_result));
 
+void when_now(char out[WHEN_SIZE]);
+
 /* Seconds since the epoch of "2026-11-23T12:00:00Z"; -1: it is not that. */
 int64_t when_seconds(const char *text);
 

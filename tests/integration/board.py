@@ -126,9 +126,9 @@ class Board:
     def __exit__(self, *_):
         self.unplug()
 
-    def after(self, operation, do):
-        """do(board) once, when the next such operation has been answered."""
-        self.hooks[operation] = do
+    def after(self, operation, do, which=lambda payload: True):
+        """do(board) once, when the next such operation (with that payload) has been answered."""
+        self.hooks[operation] = (do, which)
 
     # ---- the wire ----
 
@@ -204,9 +204,10 @@ class Board:
             self._reply(op, status=b"\x01\x07")
         else:
             known(self, op, payload)
-        hook = self.hooks.pop(op, None)
-        if hook:
-            hook(self)
+        do, which = self.hooks.get(op, (None, None))
+        if do and which(payload):
+            del self.hooks[op]
+            do(self)
 
     @staticmethod
     def _checksum(data):
