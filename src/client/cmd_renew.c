@@ -17,6 +17,7 @@
 #include "client/answer.h"
 #include "client/commands.h"
 #include "client/device_dir.h"
+#include "client/device_mark.h"
 #include "client/keys.h"
 #include "client/obtain.h"
 #include "common/file.h"
@@ -69,9 +70,19 @@ static int lock_folder(struct renewal *r, struct failure *f)
     return fail(f, EXIT_LOCAL, "busy", "another signet is at work in %s right now", r->folder);
 }
 
+static int has(int dir, const char *name)
+{
+    return faccessat(dir, name, F_OK, 0) == 0;
+}
+
 static int load_present(struct renewal *r, struct failure *f)
 {
     struct err err;
+    if (!has(r->dir, DEVICE_KEY) && has(r->dir, DEVICE_MARK))
+        return fail(f, EXIT_LOCAL, "key_on_board",
+                    "the key for %s is on its board alone, which renews its certificate itself; "
+                    "signet provision --flash --replace gives it a new key",
+                    r->folder);
     if (cert_load(&r->old, r->cert_path, f))
         return -1;
     serial_text(r->old_serial, X509_get0_serialNumber(r->old));
@@ -82,11 +93,6 @@ static int load_present(struct renewal *r, struct failure *f)
 }
 
 /* ---- what waits in the pending folder ---- */
-
-static int has(int dir, const char *name)
-{
-    return faccessat(dir, name, F_OK, 0) == 0;
-}
 
 static int in_pending(char path[4096], const struct renewal *r, const char *name, struct failure *f)
 {

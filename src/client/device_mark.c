@@ -46,6 +46,7 @@ static int take(struct board_mark *m, const cJSON *o)
 {
     m->replacing = is_true(o, "replacing");
     m->keep_key = is_true(o, "keep_key");
+    take_text(m->serial, sizeof m->serial, o, "serial");
     take_text(m->since, sizeof m->since, o, "since");
     take_text(m->chip, sizeof m->chip, o, "chip");
     take_text(m->partition, sizeof m->partition, o, "partition");
@@ -79,11 +80,12 @@ static cJSON *describe(const struct board_mark *m)
 {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "board", steps[m->done]);
-    cJSON_AddStringToObject(o, "since", m->since);
     cJSON_AddStringToObject(o, "server_told", steps[m->told]);
     cJSON_AddBoolToObject(o, "replacing", m->replacing);
     if (m->done == STEP_NONE)
         return o;
+    cJSON_AddStringToObject(o, "since", m->since);
+    cJSON_AddStringToObject(o, "serial", m->serial);
     cJSON_AddBoolToObject(o, "keep_key", m->keep_key);
     cJSON_AddStringToObject(o, "chip", m->chip);
     cJSON_AddStringToObject(o, "partition", m->partition);

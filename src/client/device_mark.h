@@ -4,7 +4,7 @@
 #define SIGNET_CLIENT_DEVICE_MARK_H
 
 #include <stdint.h>
-#include "client/failure.h"
+#include "client/certs.h"
 #include "client/when.h"
 
 #define DEVICE_MARK "board.json"
@@ -12,11 +12,12 @@
 enum board_step { STEP_NONE, STEP_FLASHED, STEP_VERIFIED };
 
 struct board_mark {
-    enum board_step done;  /* with the board; verified: read back, the same byte for byte */
-    enum board_step told;  /* what the server has acknowledged */
-    int replacing;         /* the folder was made by a --replace that is to be completed */
-    int keep_key;          /* said when it was verified */
-    char since[WHEN_SIZE]; /* of done; "": not done */
+    enum board_step done;          /* with the board; verified: read back, the same byte for byte */
+    enum board_step told;          /* what the server has acknowledged */
+    int replacing;                 /* the folder was made by a --replace that is to be completed */
+    int keep_key;                  /* said when it was verified */
+    char serial[SERIAL_TEXT_SIZE]; /* of the certificate that all this is about */
+    char since[WHEN_SIZE];         /* of done; "": not done */
     char chip[64], partition[24];
     uint32_t offset, size;
 };

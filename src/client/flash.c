@@ -136,10 +136,12 @@ static int provide(struct work *w, const struct board *wanted, struct failure *f
         w->out->mark = (struct board_mark){.replacing = b.replace};
         return provision(device, w->s, &b, f);
     }
-    if (check_key_is_there(w, f) || provision_find(device, w->s->root, &b, f))
+    if (provision_find(device, w->s->root, &b, f))
         return -1;
     device->resumed = 1;
-    return 0;
+    if (strcmp(w->out->mark.serial, device->serial) != 0) /* renewed since */
+        w->out->mark = (struct board_mark){.replacing = w->out->mark.replacing};
+    return check_key_is_there(w, f);
 }
 
 static int lock_folder(struct work *w, struct failure *f)
@@ -227,6 +229,7 @@ static int reach(struct work *w, enum board_step step, struct failure *f)
     struct board_mark *m = &w->out->mark;
     m->done = step;
     m->keep_key = w->plan->keep_key;
+    memcpy(m->serial, w->out->device.serial, sizeof m->serial);
     when_now(m->since);
     return board_mark_save(m, w->folder, f);
 }

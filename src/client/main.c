@@ -24,8 +24,9 @@ static const struct command commands[] = {
      "  signet init --install operator.pem\n"
      "  signet doctor                                    is all as it must be?"},
     {"provision", FOR_PROVISION, cmd_provision,
-     "--mac MAC [--replace] [--profile NAME] [--out DIR]",
-     "make a device's key and get its certificate",
+     "--mac MAC | --port PORT [--replace] [--profile NAME] [--out DIR]\n"
+     "       signet provision --port PORT --flash [--firmware OFFSET=FILE]... [--format FORMAT]",
+     "make a device's key and get its certificate; flash it",
      "Makes the key and a request for it, has the server sign it, verifies the certificate and\n"
      "saves DIR/<mac>/ with device.key, device.csr, device.crt, chain.pem and ca.pem. After an\n"
      "interruption, the same command goes on with the same key. A folder is never overwritten.\n\n"
@@ -33,9 +34,15 @@ static const struct command commands[] = {
      "revokes the older one (superseded), and a complete folder is kept as\n"
      "<mac>.replaced-<start of its serial> once the new certificate is verified. It needs the "
      "role\n"
-     "revoker, unless the older certificate was yours and never verified on its board.",
+     "revoker, unless the older certificate was yours and never verified on its board.\n\n"
+     "--flash writes key and certificates to the board at the port, whose MAC esptool reads: into "
+     "the\n"
+     "partition that its table names, read back and compared. Then device.key is removed here, "
+     "unless\n"
+     "--keep-key. Stopped anywhere, the same command goes on and puts it right.",
      "  signet provision --mac 24:0a:c4:12:34:56 --out devices\n"
-     "  signet provision --mac 24:0a:c4:12:34:56 --out devices --replace"},
+     "  signet provision --mac 24:0a:c4:12:34:56 --out devices --replace\n"
+     "  signet provision --port /dev/ttyUSB0 --flash --firmware 0x10000=app.bin"},
     {"batch", FOR_BATCH, cmd_batch,
      "FILE.csv [--jobs N] [--results FILE] [--profile NAME] [--out DIR]",
      "provision all boards of a CSV file",

@@ -260,6 +260,19 @@ def test_replace(bench, plug):
     check_nvs(bench, board)
 
 
+def test_renewed_before_it_was_flashed_again(bench, plug):
+    """What was told of the older certificate says nothing of the newer one."""
+    board = plug()
+    bench.flash(board, "--keep-key")
+    bench.site.signet("renew", bench.folder(board))
+    assert bench.list(board) == ["verified", "issued"]
+    bench.flash(board)
+    check_nvs(bench, board)
+    assert bench.list(board) == ["verified", "verified"] and not bench.has_key(board)
+    refused = bench.site.signet("renew", bench.folder(board), code=5)
+    assert "on its board alone" in refused.stderr
+
+
 # ---- faults ----
 
 def set_mute(board):
