@@ -80,16 +80,22 @@ static int add_quoted(struct buf *out, const char *field, size_t len)
     return rc;
 }
 
+static void make_readable(uint8_t *text, size_t len)
+{
+    int ascii_only = !utf8_valid((struct bytes){text, len});
+    for (size_t i = 0; i < len; i++)
+        if (text[i] < ' ' || text[i] == 0x7f || (ascii_only && text[i] > 0x7f))
+            text[i] = '?';
+}
+
 int csv_add(struct buf *out, const char *field, int last)
 {
     size_t len = strlen(field), from = out->len;
     int quote = strpbrk(field, ",\"") || *field == ' ' || (len && field[len - 1] == ' ');
     if (quote ? add_quoted(out, field, len) : buf_add(out, field, len))
         return -1;
-    int ascii_only = !utf8_valid((struct bytes){out->data + from, out->len - from});
-    for (size_t i = from; i < out->len; i++)
-        if (out->data[i] < ' ' || out->data[i] == 0x7f || (ascii_only && out->data[i] > 0x7f))
-            out->data[i] = '?';
+    if (len) /* otherwise there may be no data at all */
+        make_readable(out->data + from, out->len - from);
     return last ? buf_add(out, "\r\n", 2) : buf_add(out, ",", 1);
 }
 

@@ -9,6 +9,7 @@ import os
 import pty
 import random
 import re
+import resource
 import select
 import shutil
 import signal
@@ -20,7 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from signet_site import BIN, ISSUED, PATIENCE, Key, Operator, Site, children_of, mac, run, serial_of, \
+from signet_site import BIN, ISSUED, PATIENCE, Key, Operator, Site, children_of, is_alive, mac, run, serial_of, \
     tool_environment, wait_for
 
 FULL = os.environ.get("SIGNET_FULL") == "1"
@@ -334,7 +335,7 @@ def test_killed_and_gone_on_with(batch):
         while process.poll() is None and b.lines() <= stop:
             if random.random() < 0.02:
                 for maker in children_of(process.pid)[:1]:
-                    kill(maker)
+                    kill(maker, random.choice([signal.SIGKILL, signal.SIGTERM]))
             time.sleep(0.001)
         time.sleep(random.random() * 0.02)
         if process.poll() is None:
@@ -344,23 +345,39 @@ def test_killed_and_gone_on_with(batch):
     b.check()
 
 
-def kill(pid):
+def kill(pid, number=signal.SIGKILL):
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass
 
 
 def test_only_the_parent_killed(batch):
-    """Its makers end with it, so that nothing of them is in the next run's way."""
+    """Its makers end with it, whatever they are at, so that nothing of them is in the next run's way."""
     b = batch(3)
     process = b.start("--jobs", 2, key_type="rsa:4096")
     makers = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, "two makers")
     wait_for(lambda: b.out.exists() and any(b.out.iterdir()), "work begun")
+    for maker in makers:
+        os.kill(maker, signal.SIGSTOP)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(PATIENCE)
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in makers), "the makers end")
+    wait_for(lambda: not any(is_alive(pid) for pid in makers), "the makers end")
     b.run()
+    b.check()
+
+
+def test_one_maker_told_to_end(batch):
+    """That is no reason to stop, and what it was at is done by another."""
+    b = batch(3)
+    process = b.start("--jobs", 1, key_type="rsa:2048")
+    (maker,) = wait_for(lambda: children_of(process.pid) or None, "a maker")
+    wait_for(lambda: b.out.exists() and any(b.out.iterdir()), "work begun")
+    os.kill(maker, signal.SIGTERM)
+    other = wait_for(lambda: [p for p in children_of(process.pid) if p != maker] or None, "another maker")[0]
+    wait_for(lambda: sorted(os.readlink(f"/proc/{other}/fd/{n}").split(":")[0] for n in os.listdir(f"/proc/{other}/fd"))
+             == ["/dev/null"] * 3 + ["socket"], "a maker has nothing of its parent's open")
+    assert process.wait(PATIENCE) == 0
     b.check()
 
 
@@ -467,6 +484,20 @@ def test_full_disk(batch, results):
     b.check()
 
 
+def test_results_on_a_full_disk_hold_no_half_line(batch):
+    b = batch(12)
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+    process = b.start("--jobs", 1, preexec_fn=limit)
+    assert process.wait(PATIENCE) == 5
+    rows = b.rows()
+    assert 0 < len(rows) < 12 and all(row["status"] == "issued" for row in rows)
+    b.run()
+    b.check()
+
+
 # ---- what is shown ----
 
 def on_terminal(b, *args, **env):
@@ -502,7 +533,8 @@ def test_plain_lines(batch):
     assert "\x1b" not in text and "signet: 2 of 4, " in text
     b = batch(40)
     lines = b.run().stderr.splitlines()
-    assert 1 < len(lines) <= 10 and all(re.fullmatch(r"signet: \d+ of 40, \d+\.\d/s, \d+:\d\d left", li) for li in lines)
+    assert 1 < len(lines) <= 10
+    assert all(re.fullmatch(r"signet: \d+ of 40, \d+\.\d/s, \d+:\d\d left", line) for line in lines)
 
 
 # ---- size ----
