@@ -294,10 +294,9 @@ def test_complete_folders(batch):
         other_mac: ("failed", "already_exists")}
     assert "is revoked" in rows[revoked]["message"] and "another key" in rows[other_key]["message"]
     assert "another MAC" in rows[other_mac]["message"]
-    b.write("mac,profile", f"{good},gateway")
-    b.results.unlink()
+    b.write("mac,site,profile", f"{good},,gateway")  # that it is in the results as a device does not make it one
     b.run(code=5)
-    assert "is of profile device, not gateway" in b.rows()[0]["message"]
+    assert "is of profile device, not gateway" in b.rows()[-1]["message"]
 
 
 def test_an_operator_without_a_say_stops_the_batch(batch, tmp_path):
@@ -434,6 +433,7 @@ def test_output_that_cannot_be_written(batch):
         process = b.start("--json", stdout=full, stderr=subprocess.PIPE, text=True)
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 5 and "cannot write to standard output" in said
+    assert b.lines() == 2  # it stopped at the first board
     b.run("--json")
     b.check()
 
