@@ -306,10 +306,11 @@ static int tell_the_end(struct work *w, struct failure *f)
     if (!w->untold.exit)
         return 0;
     *f = w->untold;
-    return fail_add(f,
-                    "the board %s is flashed and verified, only the server does not know it: the "
-                    "same command tells it",
-                    w->tool.mac);
+    fail_add(f, "the board %s is flashed and verified, only the server does not know it",
+             w->tool.mac);
+    return strcmp(f->code, "result_dead") == 0
+               ? fail_add(f, "--replace gives it a new key and certificate")
+               : fail_add(f, "the same command tells it");
 }
 
 static int go(struct work *w, const struct board *b, struct failure *f)

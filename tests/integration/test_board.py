@@ -482,6 +482,37 @@ def test_server_away_after_flashing(bench, plug):
     assert bench.flash(board, code=5)["code"] == "already_flashed"
 
 
+def test_revoked_before_it_was_flashed(bench, plug):
+    """The server says so when it is told; then it is another certificate."""
+    board = plug()
+    bench.site.signet("provision", "--mac", board.mac, "--out", bench.out, "--key-type", "ec:p256")
+    bench.site.signet("revoke", "--mac", board.mac, "--reason", "superseded")
+    said = bench.flash(board, code=4)
+    assert said["code"] == "result_dead" and "--replace" in said["message"]
+    bench.flash(board, "--replace")
+    check_nvs(bench, board)
+    assert bench.list(board) == ["verified"]
+
+
+def test_the_key_is_in_one_file_and_then_in_none(bench, plug):
+    board = plug("esp32c3")
+    found = []
+
+    def look(_):
+        key = (bench.folder(board) / "device.key").read_bytes().splitlines()[1]
+        found.append(key)
+        found.extend(f for f in files_with(bench, board, key))
+    board.after(FLASH_MD5, look)
+    bench.flash(board)
+    assert found[1:] == [bench.folder(board) / "device.key"]
+    assert files_with(bench, board, found[0]) == []
+
+
+def files_with(bench, board, what):
+    folders = bench.site.dir, board.dir
+    return [f for d in folders for f in d.rglob("*") if f.is_file() and what in f.read_bytes()]
+
+
 def test_damaged_mark(bench, plug):
     board = plug()
     bench.flash(board, "--keep-key")

@@ -5,11 +5,13 @@
 #include <cmocka.h>
 #undef fail /* ours is another one */
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "client/interrupt.h"
@@ -108,6 +110,31 @@ static void ends_what_is_silent(void **state)
     buf_free(&r.said);
 }
 
+/* Nothing but the kernel can see to that. */
+static void goes_when_we_are_killed(void **state)
+{
+    int ends[2];
+    char script[64], pid[32] = "";
+    struct run r;
+    (void)state;
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    snprintf(script, sizeof script, "echo $$ >/proc/self/fd/%d; exec sleep 1000", ends[1]);
+    pid_t us = fork();
+    if (us == 0) {
+        run(&r, (struct process){.fds = &ends[1], .fd_count = 1}, script);
+        _exit(0);
+    }
+    assert_true(read(ends[0], pid, sizeof pid - 1) > 0);
+    assert_false(is_gone(pid));
+    kill(us, SIGKILL);
+    waitpid(us, NULL, 0);
+    for (int i = 0; i < 1000 && !is_gone(pid); i++)
+        usleep(10000);
+    assert_true(is_gone(pid));
+    close(ends[0]);
+    close(ends[1]);
+}
+
 /* What it leaves behind holds the pipe, and does not hold us up. */
 static void waits_for_none_but_it(void **state)
 {
@@ -170,6 +197,7 @@ int main(void)
         cmocka_unit_test(inherits_what_it_is_given_and_nothing_else),
         cmocka_unit_test(says_that_it_cannot_start),
         cmocka_unit_test(ends_what_is_silent),
+        cmocka_unit_test(goes_when_we_are_killed),
         cmocka_unit_test(waits_for_none_but_it),
         cmocka_unit_test(ends_what_says_too_much),
         cmocka_unit_test(ends_what_is_refused),
