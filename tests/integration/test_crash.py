@@ -139,3 +139,20 @@ def test_revocation_just_before_a_crash_is_listed(site):
     site.start()
     assert [serial_of(entry) for entry in site.crl()] == [serial]
     site.check_books([pem])
+
+
+def test_end_of_a_hold_just_before_a_crash_is_published(site):
+    """As with a revocation: nothing else would ask for a CRL until half of the last one's life."""
+    site.start()
+    op = site.operator()
+    status, pem = site.issue(op, Key(mac(1)))
+    assert status == 200
+    serial = serial_of(x509.load_pem_x509_certificate(pem))
+    assert site.ask(op, "revoke_cert", serial=serial, reason="certificateHold")[0] == 200
+    wait_for(lambda: site.get("/crl")[0] == 200 and len(site.crl()) == 1, "the hold is listed")
+    for pid in site.roles()["signer"]:
+        os.kill(pid, signal.SIGSTOP)
+    assert site.ask(op, "revoke_cert", serial=serial, reason="removeFromCRL")[0] == 200
+    site.kill()
+    site.start()
+    wait_for(lambda: len(x509.load_der_x509_crl(site.get("/crl")[1])) == 0, "a CRL without it")

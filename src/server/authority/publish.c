@@ -384,20 +384,15 @@ const char *publish_problem(const struct publishing *p)
     return p->problem[0] ? p->problem : NULL;
 }
 
-static int not_listed(const struct revoked_row *row, void *arg)
-{
-    const struct publishing *p = arg;
-    return row->revoked_at >= p->current.this_update;
-}
-
-/* A revocation that a crash came after is on no CRL yet: nothing else would ask for one. */
+/* A revocation, or the end of a hold, that a crash came after is on no CRL yet: nothing else would
+ * ask for one. */
 static int read_last(struct store_tx *tx, void *arg)
 {
     struct publishing *p = arg;
     int rc = tx_last_crl(tx, p->a->issuer_id, 0, 1, &p->current);
-    if (rc == 0 && tx_each_revoked(tx, p->a->issuer_id, 0, 0, not_listed, p))
-        p->wanted = 1;
-    return rc < 0 ? -1 : 0;
+    int changed = rc == 0 ? tx_crl_event_after(tx, p->current.journal_seq) : 1;
+    p->wanted = changed == 0;
+    return rc < 0 || changed < 0 ? -1 : 0;
 }
 
 /* Whether STATE/crl.der is the very one that the store has as published. */

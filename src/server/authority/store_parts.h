@@ -77,6 +77,9 @@
     X(add_event, "INSERT INTO journal (seq,at,line,hash,certificate) VALUES (?,?,?,?,?)")          \
     X(event_after, "SELECT seq,line,certificate,hash,at FROM journal WHERE seq>? ORDER BY seq"     \
                    " LIMIT 1")                                                                     \
+    X(crl_event_after, "SELECT 1 FROM journal WHERE seq>? AND (line LIKE '% revoked serial=%' OR"  \
+                       " line LIKE '% orphan serial=%' OR line LIKE '% held serial=%' OR"          \
+                       " line LIKE '% unheld serial=%') LIMIT 1")                                  \
     X(meta, "SELECT value FROM meta WHERE name=?")                                                 \
     X(set_meta, "INSERT INTO meta (name,value) VALUES (?,?)"                                       \
                 " ON CONFLICT (name) DO UPDATE SET value=excluded.value")                          \
