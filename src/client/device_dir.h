@@ -31,6 +31,9 @@ struct device_dir {
 /* The folder of a MAC (canonical) in DIR. malloc()ed; NULL: no memory. */
 char *device_dir_path(const char *dir, const char *mac) __attribute__((warn_unused_result));
 
+/* Takes away what a killed run left half written there. The caller holds the folder's lock. */
+void device_dir_sweep(const char *folder);
+
 /* Refuses a final folder that exists (unless replace: then it must be a device's), makes and locks
  * the pending one, and makes (or finds) key and request in it. On failure nothing made by this call
  * is left. device_dir_close() always. */

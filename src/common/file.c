@@ -1,5 +1,6 @@
 #include "common/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -126,6 +127,24 @@ int file_write(const char *path, struct bytes data, mode_t mode, int replace, st
         return -1;
     }
     return sync_folder(path, err);
+}
+
+static int is_temporary_of(const char *entry, const char *name)
+{
+    size_t len = strlen(name);
+    return strncmp(entry, name, len) == 0 && entry[len] == '.' && strlen(entry) == len + 7;
+}
+
+void file_sweep(const char *folder, const char *const *names)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        for (const char *const *name = names; *name; name++)
+            if (is_temporary_of(entry->d_name, *name))
+                unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir)
+        closedir(dir);
 }
 
 int file_make_dir(const char *path, mode_t mode, struct err *err)

@@ -16,6 +16,10 @@ int file_read(struct buf *out, const char *path, size_t max, struct err *err)
 int file_write(const char *path, struct bytes data, mode_t mode, int replace, struct err *err)
     __attribute__((warn_unused_result));
 
+/* Takes away what file_write() leaves of these names (up to a NULL) when it is killed, such as
+ * "device.key.a1B2c3". Only where nobody else is at work. */
+void file_sweep(const char *folder, const char *const *names);
+
 /* mkdir -p with mode for what is made; 0 when it is there already as a directory. */
 int file_make_dir(const char *path, mode_t mode, struct err *err)
     __attribute__((warn_unused_result));

@@ -200,6 +200,7 @@ class Site:
         for name, value in settings.items():
             self.set(name, value)
         self.process, self.as_user = None, None
+        self.bin, self.env = BIN, {}  # whose signetd, and what more it finds in its environment
         self.started = []  # every process that this site ever started
 
     # ---- configuration ----
@@ -223,14 +224,15 @@ class Site:
 
     # ---- signetd ----
 
-    def spawn(self, *more):
-        env = {"PATH": os.environ["PATH"]}
+    def spawn(self, *more, under=()):
+        env = {"PATH": os.environ["PATH"], **self.env}
         if "ASAN_OPTIONS" in os.environ:
             env["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"]
         who = {"user": self.as_user, "group": self.as_user, "extra_groups": []} if self.as_user else {}
         with open(self.log_file, "ab") as log:
-            process = subprocess.Popen([BIN / "signetd", "--config", self.conf, *more], env=env, cwd=self.dir, **who,
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen([*under, self.bin / "signetd", "--config", self.conf, *more], env=env,
+                                       cwd=self.dir, **who, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                       start_new_session=True)
         self.started.append(process)
         return process
 

@@ -98,8 +98,10 @@ static int matches(struct listener *l, struct bytes certificate, struct bytes ke
 
 static void load(struct listener *l)
 {
+    static const char *const names[] = {"listener-key.pem", "listener.pem", NULL};
     char path[PATH_MAX];
     struct err err;
+    file_sweep(l->a->config->state, names);
     path_of(path, l, "listener.pem");
     if (file_read(&l->certificate, path, FILE_MAX, &err))
         return;

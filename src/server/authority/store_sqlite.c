@@ -154,6 +154,11 @@ static int exists(const char *state, const char *name)
 
 static int may_make(const char *state, struct err *err)
 {
+    if (exists(state, "restore.tmp"))
+        return err_set(err, ERR_storage_unavailable,
+                       "%s/restore.tmp is there: a signetctl restore did not come to its end; run "
+                       "it again",
+                       state);
     if (!exists(state, "journal.log") && !exists(state, "certs"))
         return 0;
     return err_set(err, ERR_storage_unavailable,
