@@ -147,6 +147,14 @@ void file_sweep(const char *folder, const char *const *names)
         closedir(dir);
 }
 
+/* One folder, and its name in the one above. */
+static int make_one_dir(const char *path, mode_t mode, struct err *err)
+{
+    if (mkdir(path, mode) == 0)
+        return sync_folder(path, err);
+    return errno == EEXIST ? 0 : failed(err, "make folder", path);
+}
+
 int file_make_dir(const char *path, mode_t mode, struct err *err)
 {
     char part[PATH_MAX];
@@ -156,13 +164,13 @@ int file_make_dir(const char *path, mode_t mode, struct err *err)
         if (*p != '/' || p == part)
             continue;
         *p = '\0';
-        if (mkdir(part, mode) && errno != EEXIST)
-            return failed(err, "make folder", part);
+        if (make_one_dir(part, mode, err))
+            return -1;
         *p = '/';
     }
     struct stat st;
-    if (mkdir(part, mode) && errno != EEXIST)
-        return failed(err, "make folder", part);
+    if (make_one_dir(part, mode, err))
+        return -1;
     if (stat(part, &st))
         return failed(err, "open folder", part);
     if (!S_ISDIR(st.st_mode))

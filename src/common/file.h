@@ -20,7 +20,7 @@ int file_write(const char *path, struct bytes data, mode_t mode, int replace, st
  * "device.key.a1B2c3". Only where nobody else is at work. */
 void file_sweep(const char *folder, const char *const *names);
 
-/* mkdir -p with mode for what is made; 0 when it is there already as a directory. */
+/* mkdir -p with mode for what is made, which is durable then; 0 when it is there already as a directory. */
 int file_make_dir(const char *path, mode_t mode, struct err *err)
     __attribute__((warn_unused_result));
 

@@ -12,7 +12,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from signet_site import BIN, tool_environment
+from signet_site import BIN, is_alive, tool_environment, wait_for
 
 # What leaves something behind, on a disk or with somebody else. A name that this machine does not have is passed over.
 WRITING = ("pwrite64", "write", "copy_file_range", "ftruncate")
@@ -27,7 +27,7 @@ CALL = re.compile(r"^(?:(\d+) +)?(\w+)\(")
 
 def strace(to, call=None, n=0, path=None, follow=True):
     """The command that traces into the file `to`, and kills at that point when there is one."""
-    command = ["strace", "-q", *(["-f"] if follow else []), "-y", "-s", "64", "-o", to,
+    command = ["strace", "-q", "-I2", *(["-f"] if follow else []), "-y", "-s", "64", "-o", to,
                "-e", "trace=" + ",".join("?" + name for name in CALLS)]
     if path:
         command += ["-P", path]
@@ -102,6 +102,7 @@ def let_go(pid):
     tracer = int(re.search(r"TracerPid:\s*(\d+)", Path(f"/proc/{pid}/status").read_text()).group(1))
     if tracer:
         os.kill(tracer, signal.SIGTERM)
+        wait_for(lambda: not is_alive(tracer), "strace ends")
 
 
 def run_traced(command, trace, *point, cwd=None):

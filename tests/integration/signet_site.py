@@ -225,9 +225,10 @@ class Site:
     # ---- signetd ----
 
     def spawn(self, *more, under=()):
-        env = {"PATH": os.environ["PATH"], **self.env}
+        env = {"PATH": os.environ["PATH"]}
         if "ASAN_OPTIONS" in os.environ:
             env["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"]
+        env.update(self.env)
         who = {"user": self.as_user, "group": self.as_user, "extra_groups": []} if self.as_user else {}
         with open(self.log_file, "ab") as log:
             process = subprocess.Popen([*under, self.bin / "signetd", "--config", self.conf, *more], env=env,

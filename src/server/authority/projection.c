@@ -426,7 +426,7 @@ int projection_open(struct projection **out, struct authority *a, struct err *er
     p->certs = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     snprintf(path, sizeof path, "%s/journal.log", a->config->state);
     p->journal = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (p->certs < 0 || p->journal < 0) {
+    if (p->certs < 0 || p->journal < 0 || sync_path(AT_FDCWD, a->config->state)) {
         io_failed(path, err);
         goto fail;
     }
