@@ -284,6 +284,11 @@ struct fronts *fronts_new(struct authority *a)
     return all;
 }
 
+int fronts_any(const struct fronts *all)
+{
+    return !LIST_EMPTY(&all->list);
+}
+
 void fronts_free(struct fronts *all)
 {
     struct front *f;

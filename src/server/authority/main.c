@@ -322,10 +322,12 @@ static int set_up(struct authority *a, struct err *err)
     return 0;
 }
 
-/* Until nothing is open any more: a request that was taken is answered. */
+/* Until nothing is open any more: a request that was taken is answered. The supervisor ends the
+ * fronts before; who signals the whole group does not. */
 static int is_finished(const struct authority *a)
 {
-    return a->stopping && issuing_open(a->issuing) == 0 && !store_waiting(a->store);
+    return a->stopping && !fronts_any(a->fronts) && issuing_open(a->issuing) == 0 &&
+           !store_waiting(a->store);
 }
 
 /* A disk that was full and is not any more is noticed without a client's request. */
