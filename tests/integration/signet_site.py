@@ -201,6 +201,7 @@ class Site:
             self.set(name, value)
         self.process, self.as_user = None, None
         self.bin, self.env = BIN, {}  # whose signetd, and what more it finds in its environment
+        self.verify_flags = 0  # of clients, beside the default ones
         self.started = []  # every process that this site ever started
 
     # ---- configuration ----

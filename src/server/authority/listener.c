@@ -107,7 +107,7 @@ static void load(struct listener *l)
         return;
     path_of(path, l, "listener-key.pem");
     if (file_read(&l->key, path, FILE_MAX, &err) == 0 &&
-        matches(l, buf_view(&l->certificate), buf_view(&l->key)) && l->not_after > now_seconds())
+        matches(l, buf_view(&l->certificate), buf_view(&l->key)) && l->not_after > clock_now(l->a->clock))
         return;
     buf_free(&l->certificate);
     wipe(&l->key);

@@ -103,17 +103,29 @@ static void after_number(int durable, void *arg)
         give_up(p, "the supervisor does not answer");
 }
 
+/* Told once: what is revoked meanwhile is acknowledged, but verifiers do not see it yet. */
+static void wait_for(struct publishing *p, const char *what)
+{
+    char problem[sizeof p->problem];
+    snprintf(problem, sizeof problem,
+             "the CRL waits for the %s: what was revoked since CRL %llu is not on it yet", what,
+             (unsigned long long)p->current.number);
+    if (strcmp(problem, p->problem) != 0)
+        log_warn("%s", problem);
+    memcpy(p->problem, problem, sizeof problem);
+}
+
 static void begin(struct publishing *p)
 {
     struct err err;
     if (monotonic_seconds() < p->not_before)
         return;
     if (clock_usable(p->a->clock, &err)) {
-        snprintf(p->problem, sizeof p->problem, "the CRL waits for the clock");
+        wait_for(p, "clock");
         return;
     }
     if (signers_usable(p->a->signers, &err)) {
-        snprintf(p->problem, sizeof p->problem, "the CRL waits for the token");
+        wait_for(p, "token");
         return;
     }
     enter(p, NUMBERING);
@@ -379,7 +391,7 @@ int publish_file(const struct publishing *p)
 const char *publish_problem(const struct publishing *p)
 {
     static const char late[] = "the CRL is past its nextUpdate; no new one could be made";
-    if (p->current.number && now_seconds() >= p->current.next_update)
+    if (p->current.number && clock_now(p->a->clock) >= p->current.next_update)
         return late;
     return p->problem[0] ? p->problem : NULL;
 }

@@ -47,7 +47,7 @@
                     " ORDER BY id LIMIT 1")                                                        \
     X(usage, "SELECT coalesce(sum(issued) FILTER (WHERE hour=?),0),coalesce(sum(issued),0),"       \
              "coalesce(sum(revoked) FILTER (WHERE hour=?),0),coalesce(sum(revoked),0) FROM usage"  \
-             " WHERE operator=? AND hour>?")                                                       \
+             " WHERE operator=? AND hour>? AND hour<=?")                                           \
     X(add_usage, "INSERT INTO usage (operator,hour,issued,revoked) VALUES (?,?,?,?)"               \
                  " ON CONFLICT DO UPDATE SET issued=issued+excluded.issued,"                       \
                  "revoked=revoked+excluded.revoked")                                               \

@@ -11,7 +11,7 @@
 
 /* One thing to know and what to do about it. */
 struct notice {
-    char text[256], next[160];
+    char text[512], next[160];
 };
 
 struct notices {
