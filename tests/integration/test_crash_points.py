@@ -6,7 +6,6 @@ out: SoftHSM, killed within a login, loses its token."""
 
 import base64
 import contextlib
-import http.client
 import json
 import os
 import random
@@ -17,7 +16,6 @@ import sqlite3
 import ssl
 import time
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -25,9 +23,10 @@ from cryptography.hazmat.primitives import serialization
 
 from crash_points import (NAMING, SYNCING, WRITING, arm, attached, bin_with, let_go, points_of, run_traced,
                           strace, was_hit)
-from desk import check_books, device, new_key, pem_of, post, text_of
+from desk import device, new_key, post, text_of
 from signet_site import (BIN, HELD, INTENT, ISSUED, PATIENCE, REVOKED, Key, Site, mac, run, serial_of, tool_environment,
                          wait_for)
+from witness import LOST, Witness
 
 FULL = os.environ.get("SIGNET_FULL") == "1"
 SEED = int(os.environ.get("SIGNET_SEED", random.randrange(1 << 32)))
@@ -75,10 +74,11 @@ class Lost(Exception):
     """No answer came."""
 
 
-def ask(site, who, operation, **fields):
+def ask(r, who, operation, **fields):
     try:
-        return site.ask(who, operation, **fields)
-    except (OSError, http.client.HTTPException) as e:
+        with r.site.connect(who) as c:
+            return r.witness.ask(c, operation, **fields)
+    except LOST as e:
         raise Lost(repr(e)) from e
 
 
@@ -103,81 +103,70 @@ class Run:
     """What the operations share on one site."""
 
     def __init__(self, site):
-        self.site, self.op, self.received, self.number = site, site.operator("maker"), [], 0
-        self.boss = site.operator("boss", "admin,revoker")
+        self.site, self.witness, self.number = site, Witness(), 0
+        self.op, self.boss = site.operator("maker"), site.operator("boss", "admin,revoker")
 
     def name(self):
         self.number += 1
         return f"{self.number}-{os.urandom(3).hex()}"
 
-    def certified(self, key=None, who=None):
-        status, pem = self.site.issue(who or self.op, key or new_key())
-        assert status == 200, pem
-        self.received.append(pem)
-        return serial_of(x509.load_pem_x509_certificate(pem))
-
-    def take(self, answers):
-        """Certificates in answers: all the same one."""
-        pems = {pem_of(SimpleNamespace(status=200, json=answer)) for answer in answers}
-        assert len(pems) == 1, answers
-        self.received += pems
-        return serial_of(x509.load_pem_x509_certificate(*pems))
+    def certified(self, key=None):
+        status, answer = ask(self, self.op, "req_client_cert", csr=(key or new_key()).csr)
+        assert status == 200, answer
+        return answer["serial"], base64.b64decode(answer["certificate"])
 
     def states(self, name):
         return Counter(state for (state,) in self.site.query("SELECT state FROM certificate WHERE name = ?", name))
 
 
-def issuance(r, **more):
+def issuance(r):
     key = new_key()
 
     def check(answers):
-        serial = r.take(answers)
         assert r.site.query("SELECT lower(hex(serial)) FROM certificate WHERE name = ? AND state = 1", key.name) == \
-            [(serial,)]
-    return lambda: ask(r.site, r.op, "req_client_cert", csr=key.csr, **more), check
+            [(answers[-1]["serial"],)]
+    return lambda: ask(r, r.op, "req_client_cert", csr=key.csr), check
 
 
 def replacement(r):
     old = new_key()
-    before, key = r.certified(old), Key(old.name)
+    (before, _), key = r.certified(old), Key(old.name)
 
     def check(answers):
-        serial = r.take(answers)
         assert r.states(old.name)[ISSUED] == 1 and r.states(old.name)[INTENT] == 0
-        assert serial != before
+        assert answers[-1]["serial"] != before
         assert r.site.query("SELECT state, reason FROM certificate WHERE lower(hex(serial)) = ?", before) == \
             [(REVOKED, 4)]
-    return lambda: ask(r.site, r.op, "req_client_cert", csr=key.csr, replace=True), check
+    return lambda: ask(r, r.op, "req_client_cert", csr=key.csr, replace=True), check
 
 
 def renewal(r):
     key = new_key()
-    r.certified(key)
-    board = device(r.site, r.name(), r.received[-1], key)
+    _, pem = r.certified(key)
+    board = device(r.site, r.name(), pem, key)
 
     def check(answers):
-        r.take(answers)
         assert r.states(key.name)[ISSUED] == 2  # the older one until it ends
-    return lambda: ask(r.site, board, "renew_client_cert", csr=key.csr), check
+    return lambda: ask(r, board, "renew_client_cert", csr=key.csr), check
 
 
 def change(reason, state, first=None):
     def prepare(r):
-        serial, request_id = r.certified(), r.name()
+        (serial, _), request_id = r.certified(), r.name()
         if first:
-            assert r.site.ask(r.op, "revoke_cert", serial=serial, reason=first)[0] == 200
+            assert ask(r, r.op, "revoke_cert", serial=serial, reason=first)[0] == 200
 
         def check(answers):
             assert answers[0] == answers[-1] and answers[0]["serial"] == serial, answers
             assert r.site.query("SELECT state FROM certificate WHERE lower(hex(serial)) = ?", serial) == [(state,)]
-        return lambda: ask(r.site, r.op, "revoke_cert", serial=serial, reason=reason, request_id=request_id), check
+        return lambda: ask(r, r.op, "revoke_cert", serial=serial, reason=reason, request_id=request_id), check
     return prepare
 
 
 def bulk_revocation(r):
     maker = r.site.operator("many" + r.name())
     for _ in range(3):
-        r.certified(who=maker)
+        assert r.site.issue(maker, new_key())[0] == 200
     body = text_of(operation="revoke_cert", issued_by=maker.name, reason="keyCompromise", request_id=r.name())
 
     def once():
@@ -261,8 +250,8 @@ def key_fits(key, certificate):
 
 def check_state(r):
     """Store, journal, files and CRL agree, with all that was received; nothing is left lying about."""
-    check_books(r.site, r.received)
-    assert r.site.query("SELECT count(*) FROM certificate WHERE state = 0") == [(0,)]
+    r.witness.crl(r.site)
+    r.witness.check(r.site, saw=())
     assert [path.name for path in r.site.state.iterdir() if TEMPORARY.search(path.name)] == []
     key_fits(r.site.state / "listener-key.pem", r.site.state / "listener.pem")
 
@@ -346,10 +335,10 @@ def test_publisher(small):
 
     def one(*point):
         trace.unlink(missing_ok=True)
-        serial = r.certified()
+        serial, _ = r.certified()
         at_rest(site)
         arm(site, strace(trace, *point))
-        until_answered(lambda: ask(site, r.op, "revoke_cert", serial=serial, reason="superseded"))
+        until_answered(lambda: ask(r, r.op, "revoke_cert", serial=serial, reason="superseded"))
         at_rest(site, look)
         check_state(r)
         return was_hit(trace)
@@ -474,8 +463,8 @@ def test_backup_and_restore(small):
     r, trace = Run(site), site.dir / "trace"
     for _ in range(5):
         r.certified()
-    revoked = r.certified()
-    assert site.ask(r.op, "revoke_cert", serial=revoked, reason="superseded")[0] == 200
+    revoked, _ = r.certified()
+    assert ask(r, r.op, "revoke_cert", serial=revoked, reason="superseded")[0] == 200
     at_rest(site)
     site.stop()
     expected, crl_file = contents(site.state / "signet.db"), site.state / "crl.der"

@@ -11,12 +11,11 @@ import sqlite3
 import subprocess
 
 import pytest
-from cryptography import x509
 
 from crash_points import arm, bin_with, let_go
 from desk import device, post, text_of
 from order_oracle import Trace, check_authority, check_folder, command, events_of, record_of
-from signet_site import BIN, REPO, Key, at_once, mac, run, serial_of, tool_environment, wait_for
+from signet_site import BIN, REPO, Key, at_once, mac, run, tool_environment, wait_for
 from test_desk_refusals import server_csr
 
 CONNECTIONS = 16
