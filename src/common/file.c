@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -153,6 +155,36 @@ static int make_one_dir(const char *path, mode_t mode, struct err *err)
     if (mkdir(path, mode) == 0)
         return sync_folder(path, err);
     return errno == EEXIST ? 0 : failed(err, "make folder", path);
+}
+
+static int copy_and_digest(int to, int from, uint8_t digest[32], uint64_t *size)
+{
+    uint8_t chunk[65536];
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    ssize_t n = 0;
+    *size = 0;
+    int ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
+    while (ok && (n = pread(from, chunk, sizeof chunk, (off_t)*size)) > 0) {
+        ok = EVP_DigestUpdate(ctx, chunk, (size_t)n) &&
+             write_all(to, (struct bytes){chunk, (size_t)n}) == 0;
+        *size += (uint64_t)n;
+    }
+    ok = ok && n == 0 && EVP_DigestFinal_ex(ctx, digest, NULL);
+    EVP_MD_CTX_free(ctx);
+    return ok ? 0 : -1;
+}
+
+int file_sealed_copy(int file, uint8_t digest[32], uint64_t *size, struct err *err)
+{
+    int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+    if (fd >= 0 && copy_and_digest(fd, file, digest, size) == 0 &&
+        fcntl(fd, F_ADD_SEALS, seals) == 0)
+        return fd;
+    failed(err, "copy", "a file to memory");
+    if (fd >= 0)
+        close(fd);
+    return -1;
 }
 
 int file_make_dir(const char *path, mode_t mode, struct err *err)

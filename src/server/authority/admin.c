@@ -144,7 +144,7 @@ static void operator_revoke(struct authority *a, const struct msg_admin_operator
 
 static void crl_rebuild(struct authority *a, struct question *q)
 {
-    struct msg_answer_end m = {0};
+    struct msg_answer_end m = {.count = (uint32_t)publish_older(a->publishing)};
     publish_wanted(a->publishing);
     question_answer(q, MSG_answer_end, &m);
 }
