@@ -30,6 +30,8 @@ static const char *problem(struct authority *a)
         why = projection_problem(a->projection);
     if (!why)
         why = publish_problem(a->publishing);
+    if (!why)
+        why = listener_problem(a->listener);
     if (!why && signers_ready(a->signers) < a->config->signers)
         why = "fewer signers are ready than configured";
     return why ? why : "";
