@@ -356,7 +356,7 @@ static void a_corrupt_one_is_refused_and_left_as_it_is(void **state)
     scribble("corrupt/signet.db", before.st_size - 8192, 4096);
     assert_no_store("corrupt", "corrupt/signet.db");
     scribble("corrupt/signet.db", 0, 100); /* not even a database */
-    assert_no_store("corrupt", "do not delete it");
+    assert_no_store("corrupt", "docs/recovery.md");
     assert_int_equal(stat("corrupt/signet.db", &after), 0);
     assert_int_equal(before.st_size, after.st_size);
     assert_int_equal(truncate("corrupt/signet.db", 4096), 0);

@@ -122,6 +122,7 @@ struct store {
     sqlite3_stmt *row; /* whose result is being looked at; reset by the next call */
     struct tasks waiting;
     char problem[512];
+    int serving; /* it was found whole: what goes wrong now is told in the log */
 };
 
 /* A transaction is its store: SQLite has one a connection. */
