@@ -68,6 +68,19 @@ static void notice_expiry(struct notices *n, const struct msg_answer_status *m)
             span(left, m->crl_next_update - m->time));
 }
 
+/* What a person does about it. */
+static const char *step_for(const char *problem)
+{
+    static const char *const of_disk[] = {"the database", "journal.log",  "certs",    "not saved",
+                                          "No space",     "Input/output", "Read-only"};
+    if (strstr(problem, "clock"))
+        return "set the clock right, then signetctl clock accept";
+    for (size_t i = 0; i < sizeof of_disk / sizeof *of_disk; i++)
+        if (strstr(problem, of_disk[i]))
+            return "docs/recovery.md, \"A full or failing disk\"; it goes on by itself afterwards";
+    return "see signetd's log";
+}
+
 static void notice_state(struct notices *n, const struct ctl *c, const struct msg_answer_status *m)
 {
     char path[4096];
@@ -83,10 +96,7 @@ static void notice_state(struct notices *n, const struct ctl *c, const struct ms
             m->signers_ready, m->signers_wanted);
     if (m->problem[0] &&
         !(m->signers_ready < m->signers_wanted && strstr(m->problem, "fewer signers")))
-        add(n,
-            strstr(m->problem, "clock") ? "set the clock right, then signetctl clock accept"
-                                        : "see signetd's log",
-            "%s", m->problem);
+        add(n, step_for(m->problem), "%s", m->problem);
 }
 
 static void print_numbers(const struct msg_answer_status *m)
