@@ -515,8 +515,9 @@ int projection_open(struct projection **out, struct authority *a, struct err *er
     if (open_journal(p, path, 0, err) || find_position(p, &in_file, err) ||
         open_certs(p, &all, err) || (p->journal < 0 && open_journal(p, path, O_CREAT, err)))
         goto fail;
-    if (sync_path(AT_FDCWD, a->config->state)) {
-        io_failed(a->config->state, err);
+    snprintf(path, sizeof path, "%s/.", a->config->state); /* the folder may be a link */
+    if (sync_path(AT_FDCWD, path)) {
+        io_failed(path, err);
         goto fail;
     }
     if (catch_up(p, in_file, all, err)) { /* a full disk is no reason to serve nothing */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -346,6 +347,30 @@ static int database_path(char path[PATH_MAX], const char *state, struct err *err
     return 0;
 }
 
+/* On a read-only disk nobody writes, and SQLite cannot make what it shares with writers. A log that
+ * was not carried over wants writing: a copy of the folder elsewhere can be read. */
+static int is_at_rest(const char *path)
+{
+    char log[PATH_MAX + 8];
+    struct statvfs fs;
+    struct stat st;
+    snprintf(log, sizeof log, "%s-wal", path);
+    return statvfs(path, &fs) == 0 && fs.f_flag & ST_RDONLY && (stat(log, &st) || st.st_size == 0);
+}
+
+static int open_file(struct store *s, const char *path, int writing)
+{
+    int flags = writing ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
+    if (writing || !is_at_rest(path))
+        return sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOFOLLOW, NULL);
+    char uri[3 * PATH_MAX + 32] = "file:";
+    size_t n = strlen(uri);
+    for (const char *p = path; *p; p++)
+        n += (size_t)snprintf(uri + n, 4, strchr("?#%", *p) ? "%%%02x" : "%c", *p);
+    snprintf(uri + n, sizeof uri - n, "?immutable=1");
+    return sqlite3_open_v2(uri, &s->db, flags | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_URI, NULL);
+}
+
 static int open_database(struct store **out, const char *state, int writing, struct err *err)
 {
     char path[PATH_MAX];
@@ -358,9 +383,8 @@ static int open_database(struct store **out, const char *state, int writing, str
         return err_set(err, ERR_internal, "no memory");
     struct store *s = of(tx);
     STAILQ_INIT(&s->waiting);
-    int flags = writing ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
     int rc = -1;
-    if (sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOFOLLOW, NULL) != SQLITE_OK)
+    if (open_file(s, path, writing))
         database_error(s->db, path, err);
     else
         rc = set_up(s, path, state, writing, err);
