@@ -240,8 +240,7 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         reload(a, m->fd);
         return 0;
     }
-    a->token_fault = body.state.fault;
-    snprintf(a->token_detail, sizeof a->token_detail, "%s", body.state.detail);
+    signers_token_state(a->signers, body.state.fault, body.state.detail);
     return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "hsm/token.h"
 #include "server/ctl/ctl.h"
 
 #define DAY 86400
@@ -11,7 +12,7 @@
 
 /* One thing to know and what to do about it. */
 struct notice {
-    char text[512], next[160];
+    char text[640], next[160];
 };
 
 struct notices {
@@ -89,7 +90,10 @@ static void notice_state(struct notices *n, const struct ctl *c, const struct ms
     if (stat(path, &st) == 0)
         add(n, "correct the PIN file, then signetctl pin retry", "the token refused the PIN");
     else if (m->signers_ready == 0)
-        add(n, "is the token plugged in? signetd tries again by itself; see its log",
+        add(n,
+            m->token_fault == TOKEN_PIN_LAST
+                ? "log in once with the right PIN by another tool, then signetctl pin retry"
+                : "is the token plugged in? signetd tries again by itself; see its log",
             "no signer is ready%s%s", m->token_detail[0] ? ": " : "", m->token_detail);
     else if (m->signers_ready < m->signers_wanted)
         add(n, "signetd starts the others again; see its log", "%u of %u signers are ready",

@@ -296,6 +296,22 @@ void on_child_message(struct child *c, const struct msg *m)
 
 /* ---- what becomes of one that ended ---- */
 
+/* "" when another knows better: who had it killed. */
+static void say_cause(struct child *c)
+{
+    int number = WIFSIGNALED(c->status) ? WTERMSIG(c->status) : 0;
+    if (c->detail[0] || number == SIGKILL || !number)
+        return;
+    if (number == SIGALRM)
+        snprintf(c->detail, sizeof c->detail,
+                 "the token does not sign: its trial signature took longer than sign_deadline");
+    else
+        snprintf(c->detail, sizeof c->detail,
+                 "it was ended by signal %d, in the PKCS#11 module %s; if it goes on, ask its "
+                 "vendor",
+                 number, c->s->config->module);
+}
+
 static void say_end(const struct child *c)
 {
     if (c->detail[0])
@@ -316,10 +332,7 @@ static void signer_ended(struct supervisor *s, struct child *c)
         return; /* of a configuration that is no more */
     slot->child = NULL;
     back_off(slot, c);
-    if (c->fault)
-        tell_token_state(s, c->fault, c->detail);
-    else
-        tell_token_state(s, TOKEN_LOST, "the signer process ended");
+    tell_token_state(s, c->fault ? c->fault : TOKEN_LOST, c->detail);
     if (s->phase == STARTING && is_configuration_fault(c->fault) && !s->pin_unrecorded)
         stop(s, 1);
     else if (c->fault && !c->ready) /* the same awaits the others: give the token time */
@@ -356,6 +369,8 @@ static void authority_ended(struct supervisor *s, struct child *c)
 void on_child_end(struct child *c)
 {
     struct supervisor *s = c->s;
+    if (c->role == PROC_SIGNER)
+        say_cause(c);
     if (s->phase != STOPPING || c->detail[0])
         say_end(c);
     if (c->role == PROC_AUTHORITY)
