@@ -11,7 +11,8 @@
  * signature of other bytes), length N (hex; a signature said to be of that length), hang-after and
  * crash-after (with the signature made), false TYPE (hex; C_GetAttributeValue says CK_FALSE of it).
  * TIMES: how many calls of this process, from its first that finds the line; without it, all. With
- * "all": how many calls of all processes, counted in SHIM_CONTROL.calls.
+ * "all": how many calls of all processes, counted in SHIM_CONTROL.calls. -N: each call of this
+ * process but its first N.
  *
  * "token gone CKR": it is not there as long as the line stands; its sessions are lost, no slot has
  * it, and every wrapped call gives CKR.
@@ -41,7 +42,7 @@ static const char *const names[WRAPPED] = {
     "C_Initialize",      "C_GetSlotList",       "C_GetTokenInfo", "C_OpenSession", "C_Login",
     "C_FindObjectsInit", "C_GetAttributeValue", "C_SignInit",     "C_Sign",        "token"};
 static CK_FUNCTION_LIST *real, shim;
-static unsigned long seen[WRAPPED];
+static long called[WRAPPED], seen[WRAPPED];
 
 struct order {
     char action[16];
@@ -78,20 +79,20 @@ static void account(const char *told, const unsigned char *data, CK_ULONG len)
 }
 
 /* The number of this call among those of all processes: each leaves a byte. */
-static unsigned long number_of_all(void)
+static long number_of_all(void)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s.calls", getenv("SHIM_CONTROL"));
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     off_t n = fd >= 0 && write(fd, ".", 1) == 1 ? lseek(fd, 0, SEEK_CUR) : 0;
     close(fd);
-    return (unsigned long)n;
+    return n;
 }
 
-static int is_over(enum wrapped f, unsigned long times, const char *whose)
+static int is_over(enum wrapped f, long times, const char *whose)
 {
-    if (!times)
-        return 0;
+    if (times <= 0)
+        return called[f] <= -times;
     return strcmp(whose, "all") == 0 ? number_of_all() > times : seen[f] >= times;
 }
 
@@ -100,13 +101,14 @@ static struct order look(enum wrapped f)
 {
     struct order found = {"", 0}, o;
     char line[128], function[32], value[32], whose[8];
-    unsigned long times;
+    long times;
     const char *path = getenv("SHIM_CONTROL");
     FILE *in = path ? fopen(path, "r") : NULL;
+    called[f]++;
     while (in && fgets(line, sizeof line, in)) {
         times = 0;
         value[0] = whose[0] = '\0';
-        if (sscanf(line, "%31s %15s %31s %lu %7s", function, o.action, value, &times, whose) < 2 ||
+        if (sscanf(line, "%31s %15s %31s %ld %7s", function, o.action, value, &times, whose) < 2 ||
             strcmp(function, names[f]) != 0 || is_over(f, times, whose))
             continue;
         o.value = strtoul(value, NULL, strcmp(o.action, "delay") == 0 ? 10 : 16);
