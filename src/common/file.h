@@ -25,7 +25,8 @@ void file_sweep(const char *folder, const char *const *names);
 int file_sealed_copy(int file, uint8_t digest[32], uint64_t *size, struct err *err)
     __attribute__((warn_unused_result));
 
-/* mkdir -p with mode for what is made, which is durable then; 0 when it is there already as a directory. */
+/* mkdir -p with mode for what is made, which is durable then; 0 when it is there already as a
+ * directory. */
 int file_make_dir(const char *path, mode_t mode, struct err *err)
     __attribute__((warn_unused_result));
 

@@ -1,7 +1,9 @@
-/* For the control of test_order.py, before the programs by LD_PRELOAD: what is then not synced any more.
+/* For the control of test_order.py, before the programs by LD_PRELOAD: what is then not synced any
+ * more.
  *
  *     SIGNET_TEST_SYNCHRONOUS   in place of FULL, in PRAGMA synchronous=FULL
- *     SIGNET_TEST_UNSYNCED      files and folders that end so, with a colon behind each, are not synced
+ *     SIGNET_TEST_UNSYNCED      files and folders that end so, with a colon behind each, are not
+ * synced
  */
 #include <dlfcn.h>
 #include <limits.h>
@@ -20,7 +22,8 @@ int sqlite3_exec(void *db, const char *sql, void *callback, void *arg, char **pr
     const char *instead = getenv("SIGNET_TEST_SYNCHRONOUS"), *at = strstr(sql, full);
     char other[1024];
     if (instead && at) {
-        snprintf(other, sizeof other, "%.*ssynchronous=%s%s", (int)(at - sql), sql, instead, at + sizeof full - 1);
+        snprintf(other, sizeof other, "%.*ssynchronous=%s%s", (int)(at - sql), sql, instead,
+                 at + sizeof full - 1);
         sql = other;
     }
     return real(db, sql, callback, arg, problem);

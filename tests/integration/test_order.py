@@ -154,8 +154,8 @@ def test_control_crl(site, shim, less, found):
 # ---- the files: they have their names before the store says that they are written ----
 
 def trace_files(site):
-    """A start with a store that is there, with its log as a crash leaves it (a new one is made with a sync of the folder),
-    but no files."""
+    """A start where the store is there, with its log as a crash leaves it (with a new one SQLite syncs the folder), but
+    not the files."""
     site.start()
     site.operator()
     site.stop()
