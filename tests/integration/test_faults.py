@@ -323,9 +323,12 @@ def test_pin_retry_after_the_last_try(faulty):
     site, shim, op = faulty
     before = len(shim.calls("C_Login"))
     shim.order("C_GetTokenInfo flags 20000")
-    for pid in site.roles()["signer"]:
-        os.kill(pid, signal.SIGKILL)
+    os.kill(site.roles()["signer"][0], signal.SIGKILL)
+    wait_for(lambda: "one more wrong PIN" in site.log(), lambda: site.log())
+    shim.order("C_GetTokenInfo flags 20000", "C_SignInit close")  # what ends the other is not what to act upon
+    assert site.issue(op, boards(1)[0]) == (503, "token_unavailable")
     site.wait_ready(503)
+    assert "signetctl pin retry" in told(site, op, "one more wrong PIN", boards(1)[0])
     time.sleep(STANDS)
     assert shim.calls("C_Login")[before:] == []
     shim.order()  # somebody has logged in with the right PIN
