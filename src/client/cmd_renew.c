@@ -115,6 +115,7 @@ static int open_pending(struct renewal *r, struct failure *f)
     struct err err;
     if (file_make_dir(r->pending, 0700, &err))
         return fail_err(f, EXIT_LOCAL, &err);
+    device_dir_sweep(r->pending);
     r->sub = open(r->pending, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return r->sub >= 0 ? 0
                        : fail(f, EXIT_LOCAL, "local_file", "cannot open %s: %s", r->pending,

@@ -111,22 +111,11 @@ static int lock_pending(struct device_dir *d, struct failure *f)
                 d->pending);
 }
 
-/* "device.key.a1B2c3": what file_write() leaves when it is killed. Nobody else is at work here. */
-static void sweep(const struct device_dir *d)
+void device_dir_sweep(const char *folder)
 {
     static const char *const names[] = {DEVICE_KEY,   DEVICE_CSR, DEVICE_CERT,
-                                        DEVICE_CHAIN, DEVICE_CA,  DEVICE_MARK};
-    DIR *folder = opendir(d->pending);
-    struct dirent *entry;
-    while (folder && (entry = readdir(folder)))
-        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-            size_t len = strlen(names[i]);
-            if (strncmp(entry->d_name, names[i], len) == 0 && entry->d_name[len] == '.' &&
-                strlen(entry->d_name) == len + 7)
-                unlinkat(d->lock, entry->d_name, 0);
-        }
-    if (folder)
-        closedir(folder);
+                                        DEVICE_CHAIN, DEVICE_CA,  DEVICE_MARK, NULL};
+    file_sweep(folder, names);
 }
 
 /* path of a file in the pending folder */
@@ -175,7 +164,7 @@ int device_dir_open(struct device_dir *d, const char *dir, const char *mac, cons
         return fail_err(f, EXIT_LOCAL, &err);
     if (lock_pending(d, f))
         return -1;
-    sweep(d);
+    device_dir_sweep(d->pending);
     if (make_or_find(d, key_type, f) == 0)
         return 0;
     device_dir_discard(d);

@@ -34,6 +34,9 @@ char *device_dir_path(const char *dir, const char *mac) __attribute__((warn_unus
 /* Is a file of that name in the folder? */
 int device_has(const char *folder, const char *name);
 
+/* Takes away what a killed run left half written there. The caller holds the folder's lock. */
+void device_dir_sweep(const char *folder);
+
 /* Refuses a final folder that exists (unless replace: then it must be a device's), makes and locks
  * the pending one, and makes (or finds) key and request in it. On failure nothing made by this call
  * is left. device_dir_close() always. */

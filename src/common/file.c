@@ -1,12 +1,15 @@
 #include "common/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -131,6 +134,62 @@ int file_write(const char *path, struct bytes data, mode_t mode, int replace, st
     return file_sync_parent(path, err);
 }
 
+static int is_temporary_of(const char *entry, const char *name)
+{
+    size_t len = strlen(name);
+    return strncmp(entry, name, len) == 0 && entry[len] == '.' && strlen(entry) == len + 7;
+}
+
+void file_sweep(const char *folder, const char *const *names)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        for (const char *const *name = names; *name; name++)
+            if (is_temporary_of(entry->d_name, *name))
+                unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir)
+        closedir(dir);
+}
+
+/* One folder, and its name in the one above. */
+static int make_one_dir(const char *path, mode_t mode, struct err *err)
+{
+    if (mkdir(path, mode) == 0)
+        return file_sync_parent(path, err);
+    return errno == EEXIST ? 0 : failed(err, "make folder", path);
+}
+
+static int copy_and_digest(int to, int from, uint8_t digest[32], uint64_t *size)
+{
+    uint8_t chunk[65536];
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    ssize_t n = 0;
+    *size = 0;
+    int ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
+    while (ok && (n = pread(from, chunk, sizeof chunk, (off_t)*size)) > 0) {
+        ok = EVP_DigestUpdate(ctx, chunk, (size_t)n) &&
+             write_all(to, (struct bytes){chunk, (size_t)n}) == 0;
+        *size += (uint64_t)n;
+    }
+    ok = ok && n == 0 && EVP_DigestFinal_ex(ctx, digest, NULL);
+    EVP_MD_CTX_free(ctx);
+    return ok ? 0 : -1;
+}
+
+int file_sealed_copy(int file, uint8_t digest[32], uint64_t *size, struct err *err)
+{
+    int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+    if (fd >= 0 && copy_and_digest(fd, file, digest, size) == 0 &&
+        fcntl(fd, F_ADD_SEALS, seals) == 0)
+        return fd;
+    failed(err, "copy", "a file to memory");
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
 int file_make_dir(const char *path, mode_t mode, struct err *err)
 {
     char part[PATH_MAX];
@@ -140,13 +199,13 @@ int file_make_dir(const char *path, mode_t mode, struct err *err)
         if (*p != '/' || p == part)
             continue;
         *p = '\0';
-        if (mkdir(part, mode) && errno != EEXIST)
-            return failed(err, "make folder", part);
+        if (make_one_dir(part, mode, err))
+            return -1;
         *p = '/';
     }
     struct stat st;
-    if (mkdir(part, mode) && errno != EEXIST)
-        return failed(err, "make folder", part);
+    if (make_one_dir(part, mode, err))
+        return -1;
     if (stat(part, &st))
         return failed(err, "open folder", part);
     if (!S_ISDIR(st.st_mode))

@@ -19,7 +19,17 @@ int file_write(const char *path, struct bytes data, mode_t mode, int replace, st
 /* fsync of the folder that path is in: a name made or changed there is durable. */
 int file_sync_parent(const char *path, struct err *err) __attribute__((warn_unused_result));
 
-/* mkdir -p with mode for what is made; 0 when it is there already as a directory. */
+/* Takes away what file_write() leaves of these names (up to a NULL) when it is killed, such as
+ * "device.key.a1B2c3". Only where nobody else is at work. */
+void file_sweep(const char *folder, const char *const *names);
+
+/* A sealed copy in memory of an open file, from its start, with the copy's SHA-256 and size: what
+ * happens to the file afterwards changes it no more. The descriptor, or -1 with err set. */
+int file_sealed_copy(int file, uint8_t digest[32], uint64_t *size, struct err *err)
+    __attribute__((warn_unused_result));
+
+/* mkdir -p with mode for what is made, which is durable then; 0 when it is there already as a
+ * directory. */
 int file_make_dir(const char *path, mode_t mode, struct err *err)
     __attribute__((warn_unused_result));
 

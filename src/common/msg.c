@@ -77,7 +77,7 @@ int msg_allowed(unsigned type, enum role_name from, enum role_name to)
 
 int msg_takes_fd(unsigned type)
 {
-    return type == MSG_peer || type == MSG_document || type == MSG_reload;
+    return type == MSG_peer || type == MSG_document || type == MSG_reload || type == MSG_crl_done;
 }
 
 static int put_number(struct buf *out, uint64_t value, unsigned width)

@@ -111,6 +111,7 @@ MSG(admin_import, 67, ADMIN, AUTHORITY,
     F_text(profile, M_NAME) F_text(name, M_NAME) F_bytes(der, M_DER))
 MSG(answer_operator, 70, AUTHORITY, ADMIN, /* one a row, then answer_end */
     F_text(name, M_NAME) F_u32(roles) F_text(state, M_NAME) F_bytes(serial, 20) F_i64(not_after))
-MSG(answer_end, 71, AUTHORITY, ADMIN, F_u32(count) F_u8(more))
+MSG(answer_end, 71, AUTHORITY, ADMIN, /* count: rows; of crl_rebuild the number to wait beyond */
+    F_u32(count) F_u8(more))
 
 #undef M_CALLER

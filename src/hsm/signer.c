@@ -70,7 +70,8 @@ static void settle(void)
 
 /* The end of the supervisor ends this process at once, but not within a login: SoftHSM rewrites its
  * token file there, not atomically, and a kill in that instant loses the token for good. The alarm
- * is for a module that hangs when nobody is left to watch. */
+ * is for a module that hangs when nobody is left to watch; the trial signature, after the login,
+ * has the deadline of every other. */
 static void opening(int begins)
 {
     sigset_t held;
@@ -125,7 +126,8 @@ static enum token_fault open_token(struct token **out, const struct config *c,
                               .init_args = c->init_args,
                               .label = c->token_label,
                               .key_label = c->key_label,
-                              .key_id = buf_view(&c->key_id)};
+                              .key_id = buf_view(&c->key_id),
+                              .trial_limit = (c->sign_deadline_ms + 999) / 1000};
     unsigned waiver;
     if (custody_waiver(&waiver, c->custody_exception, issuer_spki_sha256(issuer), err))
         return TOKEN_CUSTODY;

@@ -21,6 +21,7 @@ struct token_config {
     const char *label;     /* the token's label; required, and only one token may have it */
     const char *key_label; /* CKA_LABEL of the key; may be NULL when key_id is given */
     struct bytes key_id;   /* CKA_ID; may be empty when key_label is given */
+    unsigned trial_limit;  /* seconds for the trial signature, then SIGALRM; 0: no limit */
 };
 
 /* Why a token cannot be used. The numbers go over the wire. */

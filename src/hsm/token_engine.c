@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "hsm/pkcs11.h"
 #include "pki/key.h"
@@ -269,6 +270,8 @@ enum token_fault token_open(struct token **out, const struct token_config *confi
         fault = engine_load(t, config, pin, err);
     if (!fault)
         fault = check_kind(t, &spki, err);
+    if (!fault && config->trial_limit)
+        alarm(config->trial_limit);
     if (!fault)
         fault = prove(t, ca_spki.len ? ca_spki : buf_view(&spki), err);
     buf_free(&spki);

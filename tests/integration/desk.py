@@ -38,6 +38,7 @@ def signature(operator, body, *more):
 
 def tls(site, operator=None, timeout=60):
     context = ssl.create_default_context(cafile=site.root)
+    context.verify_flags |= site.verify_flags
     if operator:
         context.load_cert_chain(operator.cert, operator.key)
     raw = socket.create_connection(("127.0.0.1", site.port), timeout=timeout)

@@ -29,6 +29,47 @@ def build_shim(where):
     return shim
 
 
+class Shim:
+    """The shim before SoftHSM, as a running module; what it says of itself, and what it is told to break."""
+
+    def __init__(self, where, library=None):
+        self.library = library or build_shim(where)
+        self.control, self.log, self.account = (Path(where) / f"shim-{name}" for name in
+                                                ("control", "log", "signatures"))
+        self.env = {"SHIM_MODULE": SOFTHSM, "SHIM_CONTROL": str(self.control), "SHIM_LOG": str(self.log),
+                    "SHIM_SIGNATURES": str(self.account)}
+        self.order()
+
+    def order(self, *lines):
+        """From now on this is broken, and nothing else."""
+        new = self.control.with_suffix(".new")
+        new.write_text("".join(line + "\n" for line in lines))
+        Path(f"{self.control}.calls").unlink(missing_ok=True)
+        new.replace(self.control)
+
+    def calls(self, function):
+        """Results of the calls of a function that the shim has seen."""
+        return [line.split()[2] for line in lines_of(self.log) if line.split()[1] == function]
+
+    def signatures(self):
+        """[(pid, result told or "never", data)] of all signatures made so far, in their order."""
+        fields = [line.split() for line in lines_of(self.account)]
+        return [(int(pid), told, bytes.fromhex(data)) for pid, told, data in fields]
+
+
+def lines_of(path):
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def use_shim(site):
+    """The site's signers go through a shim from their next start."""
+    shim = Shim(site.dir)
+    site.set("token_module", shim.library)
+    for name, value in shim.env.items():
+        site.set(f"token_env.{name}", value)
+    return shim
+
+
 class Hsm:
     """One folder: SoftHSM's tokens, PIN files, and whatever a ceremony writes."""
 
@@ -76,17 +117,10 @@ class Hsm:
         return self.run(SCRIPTS / name, "--module", self.module, "--pin-file", self.pin, "--so-pin-file", self.so_pin,
                         *args, code=code)
 
-    def use_shim(self, shim):
-        self.module = str(shim)
-        self.control, self.log = self.dir / "shim-control", self.dir / "shim-log"
-        self.control.write_text("")
-        self.env.update(SHIM_MODULE=SOFTHSM, SHIM_CONTROL=str(self.control), SHIM_LOG=str(self.log))
-
-    def calls(self, function):
-        """Results of the calls of a function that the shim has seen."""
-        if not self.log.exists():
-            return []
-        return [line.split()[2] for line in self.log.read_text().splitlines() if line.split()[1] == function]
+    def use_shim(self, library):
+        self.shim = Shim(self.dir, library)
+        self.module, self.control, self.calls = str(library), self.shim.control, self.shim.calls
+        self.env.update(self.shim.env)
 
 
 def make_ca(hsm, token="T", label="k", out="ca.pem"):

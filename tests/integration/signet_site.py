@@ -200,7 +200,9 @@ class Site:
                              .replace("127.0.0.1:2\n", f"127.0.0.1:{self.http_port}\n"))
         for name, value in settings.items():
             self.set(name, value)
-        self.process, self.as_user = None, None
+        self.process, self.as_user, self.prefix = None, None, []  # prefix: a command that runs signetd
+        self.bin, self.env = BIN, {}  # whose signetd, and what more it finds in its environment
+        self.verify_flags = 0  # of clients, beside the default ones
         self.started = []  # every process that this site ever started
 
     # ---- configuration ----
@@ -224,14 +226,16 @@ class Site:
 
     # ---- signetd ----
 
-    def spawn(self, *more):
+    def spawn(self, *more, under=()):
         env = {"PATH": os.environ["PATH"]}
         if "ASAN_OPTIONS" in os.environ:
             env["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"]
+        env.update(self.env)
         who = {"user": self.as_user, "group": self.as_user, "extra_groups": []} if self.as_user else {}
         with open(self.log_file, "ab") as log:
-            process = subprocess.Popen([BIN / "signetd", "--config", self.conf, *more], env=env, cwd=self.dir, **who,
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen([*self.prefix, *under, self.bin / "signetd", "--config", self.conf, *more], env=env,
+                                       cwd=self.dir, **who, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                       start_new_session=True)
         self.started.append(process)
         return process
 

@@ -878,56 +878,6 @@ def test_orphan_turns_up(site):
 
 # ---- docs/recovery.md ----
 
-def test_corrupt_database(restorable):
-    """signetd does not start, nothing is made anew; the old folder aside, its CRL and certificates are used."""
-    site = restorable
-    later, _ = issue(site, site.op, 2)
-    revoke(site, site.op, site.serial, "keyCompromise")
-    wait_published(site)
-    site.stop()
-    database = site.state / "signet.db"
-    run("bash", "-c", "rm -f signet.db-wal signet.db-shm", cwd=site.state)
-    data = bytearray(database.read_bytes())
-    for page in range(3, len(data) // 4096):
-        data[page * 4096:page * 4096 + 64] = bytes(64)
-    database.write_bytes(data)
-    code, said = site.run_to_end()
-    assert code == 1 and "signet.db" in said and "restore a backup" in said
-    assert site.ctl("backup", "--out", site.dir / "bad", code=LOCAL).stderr and not (site.dir / "bad").exists()
-
-    old = site.dir / "state.old"
-    site.state.rename(old)
-    site.ctl("--config", site.backup / "signet.conf", "restore", "--from", site.backup, "--crl", old / "crl.der")
-    site.start()
-    done = site.ctl("import", old / "certs", code=None)
-    assert "0 files of others" in done.stdout  # refused are only the server's own, newer than the backup
-    assert done.stderr.count("\n") == done.stderr.count("the board's MAC") <= 1, done.stderr
-    audit_passes(site)
-    rows = dict(site.query("SELECT lower(hex(serial)), state FROM certificate"))
-    assert rows[site.serial] == REVOKED and rows[later] == ISSUED
-
-
-def test_cut_journal(restorable):
-    """The store is the truth: a backup of it and a restore write the journal anew."""
-    site = restorable
-    issue(site, site.op, 2)
-    wait_published(site)
-    site.stop()
-    whole = (site.state / "journal.log").read_text()
-    edit_log(site, lambda lines: lines[:-3])
-    code, said = site.run_to_end()
-    assert code == 1 and "journal.log" in said
-    assert [area for area, _ in findings(site)] == ["journal"]
-    site.ctl("backup", "--out", site.dir / "mend")
-    old = site.dir / "state.old"
-    site.state.rename(old)
-    site.ctl("--config", site.dir / "mend/signet.conf", "restore", "--from", site.dir / "mend", "--crl",
-             old / "crl.der")
-    site.start()
-    audit_passes(site)
-    assert (site.state / "journal.log").read_text().startswith(whole)
-
-
 class SecondKit(Kit):
     """Another token with another intermediate, under the root of a kit that there is."""
 

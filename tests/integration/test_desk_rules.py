@@ -1,26 +1,23 @@
-"""Caps, the clock, profiles, replace, renewal, names of servers, a new configuration while it runs, custody."""
+"""Caps, profiles, replace, renewal, names of servers, a new configuration while it runs, custody."""
 
-import calendar
 import contextlib
 import hashlib
 import itertools
-import os
 import signal
 import socket
 import sqlite3
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from desk import (check_books, code_of, device, edit, events, exchange, http, new_key, nothing_done, pem_of, post, profile,
-                  reload, signature, text_of, tls)
+                  reload, text_of, tls)
 from front_harness import read_answer
 from hsm_harness import SOFTHSM, build_shim
-from signet_site import BIN, BOARDS, HELD, ISSUED, REVOKED, Key, Site, at_once, free_port, run, serial_of, wait_for
+from signet_site import BOARDS, HELD, ISSUED, REVOKED, Key, at_once, free_port, run, serial_of, wait_for
 from test_desk_refusals import server_csr
 
 HOUR = 3600
@@ -115,142 +112,6 @@ def test_caps(site):
         assert "for all operators" in revoke(site, third, serial=last).message
     site.ctl("operator", "revoke", "--name", "op")  # whoever is at the server itself is under no cap
     site.check_journal()
-
-
-# ---- the clock ----
-
-
-class FakedSite(Site):
-    """Its signetd believes what a file says."""
-
-    def __init__(self, kit, where):
-        super().__init__(kit, where)
-        self.offset(0)
-
-    def offset(self, seconds):
-        new = self.dir / "faketime.new"
-        new.write_text(f"{seconds:+d}\n")
-        new.rename(self.dir / "faketime")
-
-    def spawn(self, *more):
-        env = {"PATH": os.environ["PATH"], "LD_PRELOAD": LIBFAKETIME, "FAKETIME_TIMESTAMP_FILE": self.dir / "faketime",
-               "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
-        with open(self.log_file, "ab") as log:
-            process = subprocess.Popen([BIN / "signetd", "--config", self.conf, *more], env=env, cwd=self.dir,
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self.started.append(process)
-        return process
-
-    def accept(self):
-        self.ctl("clock", "accept")
-
-
-def faketime():
-    for folder in ("/usr/lib", "/usr/local/lib"):
-        for found in Path(folder).glob("**/faketime/libfaketime.so.1"):
-            return str(found)
-    return None
-
-
-LIBFAKETIME = faketime()
-needs_faketime = pytest.mark.skipif(not LIBFAKETIME or "ASAN_OPTIONS" in os.environ,
-                                    reason="needs libfaketime, which cannot come before AddressSanitizer")
-
-
-@pytest.fixture
-def faked(kit, tmp_path):
-    with FakedSite(kit, tmp_path / "site") as s:
-        yield s
-
-
-def revoked_at(site, serial):
-    return site.query("SELECT revoked_at FROM certificate WHERE lower(hex(serial)) = ?", serial)[0][0]
-
-
-def suspected(site, op, serial, word):
-    """Nothing is signed; everything else goes on; and the time of a wrong clock comes into nothing."""
-    wait_for(lambda: site.get("/readyz")[0] == 503, "the clock is found to be wrong")
-    number = site.query("SELECT max(number) FROM crl WHERE sha256 IS NOT NULL")
-    with nothing_done(site):
-        answer = post(site, op, {"operation": "req_client_cert", "csr": new_key().csr})
-        assert code_of(answer) == (503, "clock_suspect") and answer.headers["retry-after"]
-        assert word in answer.message and "signetctl clock accept" in answer.message
-        assert post(site, op, {"operation": "get_cert", "serial": serial}).json["state"] == "issued"
-        assert len(post(site, op, {"operation": "list_certs"}).json["certificates"]) > 1
-        status = post(site, op, {"operation": "get_status"}).json
-        assert status["ready"] is False and word in status["problem"]
-        assert site.get("/crl")[0] == 200
-    before = site.query("SELECT max(at) FROM journal")[0][0]
-    answer = revoke(site, op, serial=serial, reason="keyCompromise")
-    assert answer.status == 200
-    at = revoked_at(site, serial)
-    assert before <= at <= time.time() + 2, (at - time.time(), "the wrong clock's time")
-    time.sleep(0.5)
-    assert site.query("SELECT max(number) FROM crl WHERE sha256 IS NOT NULL") == number, "no date is signed"
-    return at
-
-
-def is_listed(site, serial, at):
-    entry = site.crl().get_revoked_certificate_by_serial_number(int(serial, 16))
-    assert entry and calendar.timegm(entry.revocation_date.timetuple()) == at
-
-
-@needs_faketime
-def test_clock(faked):
-    site = faked
-    site.start()
-    op = site.operator()
-    serials = [serial_from(issue(site, op)[1]) for _ in range(5)]
-
-    site.offset(-200)  # within what a clock may be corrected by
-    assert issue(site, op)[0] == 200
-    site.offset(0)
-
-    for number, (seconds, word) in enumerate(((-600, "behind the last event"), (2 * HOUR, "jumped"))):
-        site.offset(seconds)
-        at = suspected(site, op, serials[number], word)
-        site.offset(0)  # set right again; but somebody must say so
-        assert issue(site, op) == (503, "clock_suspect")
-        site.accept()
-        wait_for(lambda: site.get("/readyz")[0] == 200, "accepted")
-        assert issue(site, op)[0] == 200
-        is_listed(site, serials[number], at)
-
-    site.stop()
-    site.offset(-HOUR)  # as after an empty battery
-    site.start(ready=False)
-    site.wait_ready(503)
-    at = suspected(site, op, serials[2], "behind the last event")
-    site.offset(0)
-    site.accept()
-    site.wait_ready()
-    is_listed(site, serials[2], at)
-
-    site.offset(2 * HOUR)  # this time it is the new time that is right
-    suspected(site, op, serials[3], "jumped")
-    site.accept()
-    site.wait_ready()
-    status, pem = issue(site, op)
-    begins = calendar.timegm(x509.load_pem_x509_certificate(pem).not_valid_before.timetuple())
-    assert status == 200 and 2 * HOUR - 400 < begins - time.time() < 2 * HOUR - 200  # five minutes before now
-    assert [e.split(" ")[0] for e in events(site)].count("clock-accepted") == 4
-    site.check_journal()
-
-
-@needs_faketime
-def test_caps_of_the_next_hour(faked):
-    site = faked
-    edit(site, "[caps]\noperator_certificates_hour = 2\noperator_certificates_day = 3\n")
-    within_one_hour()
-    site.start()
-    op = site.operator()
-    assert [issue(site, op)[0] for _ in range(3)] == [200, 200, 429]
-    for hours, answers in ((2, [200, 429]), (20, [429]), (26, [200, 200, 429])):
-        site.offset(hours * HOUR)
-        wait_for(lambda: site.get("/readyz")[0] == 503, "it jumped")
-        site.accept()
-        site.wait_ready()
-        assert [issue(site, op)[0] for _ in answers] == answers, hours
 
 
 # ---- profiles ----

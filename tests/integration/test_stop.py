@@ -1,14 +1,26 @@
 """Stopping, and not starting."""
 
+import fcntl
+import json
 import os
+import random
 import signal
 import socket
 import threading
 import time
 
 import pytest
+from cryptography import x509
 
-from signet_site import BIN, PATIENCE, Connection, Key, mac, run, wait_for
+from desk import http, pem_of, tls
+from front_harness import read_answer
+from load import Load as MixedLoad
+from load import boards
+from signet_site import BIN, PATIENCE, Connection, Key, children_of, is_alive, mac, run, serial_of, wait_for
+from witness import Witness
+
+FULL = os.environ.get("SIGNET_FULL") == "1"
+ROUNDS = 50 if FULL else 3
 
 
 def test_requests_in_flight_are_answered(site):
@@ -72,15 +84,43 @@ class Load(threading.Thread):
                 self.other.append((status, result))
 
 
-def test_term_under_load(site):
+def ended(site, pids, code=0):
+    """signetd ends with this code, with all its children, and lets go of the state."""
+    got = site.process.wait(PATIENCE)
+    assert got == code, f"signetd ended with code {got}:\n{site.log()}"
+    assert [pid for pid in pids if is_alive(pid)] == []
+    with open(site.state / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def all_of(site):
+    return children_of(site.process.pid)
+
+
+def term(site):
+    site.process.send_signal(signal.SIGTERM)
+
+
+def term_group(site):
+    os.killpg(site.process.pid, signal.SIGTERM)
+
+
+def interrupt_group(site):
+    """Ctrl-C in a terminal."""
+    os.killpg(site.process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("how", (term, term_group, interrupt_group))
+def test_term_under_load(site, how):
     site.start()
     op = site.operator()
     load = [Load(site, op, n) for n in range(8)]
     for t in load:
         t.start()
     wait_for(lambda: sum(len(t.received) for t in load) > 200, "200 certificates")
-    asked = time.monotonic()
-    site.stop()
+    asked, pids = time.monotonic(), all_of(site)
+    how(site)
+    ended(site, pids)
     for t in load:
         t.join()
     received = [pem for t in load for pem in t.received]
@@ -92,6 +132,30 @@ def test_term_under_load(site):
     site.start()
     books = site.check_books(received)
     assert sum(row[1] == "device" for row in books.values()) == len(received)  # nothing made that nobody got
+
+
+@pytest.mark.parametrize("how", (term, term_group, interrupt_group))
+def test_authority_outlives_the_fronts(site, how):
+    """Whoever was signalled: a front that comes to its requests late still has somebody to ask."""
+    site.start()
+    op, pids = site.operator(), all_of(site)
+    lines = [tls(site, op, timeout=20) for _ in range(4)]
+    fronts = site.roles()["front"]
+    for pid in fronts:
+        os.kill(pid, signal.SIGSTOP)
+    for number, line in enumerate(lines):
+        line.sendall(http(body=json.dumps({"operation": "req_client_cert", "csr": Key(mac(number)).csr}).encode()))
+    how(site)
+    time.sleep(0.5)
+    for pid in fronts:
+        os.kill(pid, signal.SIGCONT)
+    answers = [read_answer(line) for line in lines]
+    for line in lines:
+        line.close()
+    assert all(answer and answer.status in (200, 503) for answer in answers), answers
+    ended(site, pids)
+    site.start()
+    site.check_books([pem_of(answer) for answer in answers if answer.status == 200])
 
 
 def test_second_term_ends_at_once(site):
@@ -109,6 +173,127 @@ def test_second_term_ends_at_once(site):
     t.join()
     site.start()
     assert site.issue(op, Key(mac(1)))[0] == 200
+    site.check_books()
+
+
+# ---- again and again ----
+
+
+def term_in_reload(site):
+    site.process.send_signal(signal.SIGHUP)
+    time.sleep(random.random() * 0.3)
+    term(site)
+
+
+MIX = {"crl": 7, "renew": 5, "replace": 8, "revoke": 3}
+WAYS = (term, term_group, term_in_reload, interrupt_group)
+
+
+@pytest.mark.parametrize("ways", [[term], WAYS], ids=["term", "each way"])
+def test_stopped_under_load_again_and_again(site, ways):
+    """What a client has is durable; what it has no answer to is asked for again by the next signetd, and done once."""
+    site.start()
+    op, witness, step = site.operator(), Witness(), 24
+    rounds = ROUNDS * len(ways) if not FULL or len(ways) == 1 else ROUNDS
+    with MixedLoad(site, op, witness, boards(step * (rounds + 1)), 16, MIX, patience=60 + 20 * rounds) as load:
+        load.start(step)
+        for number in range(rounds):
+            wait_for(lambda: load.done > step * number or load.errors, lambda: f"the load goes on: {site.log()}")
+            time.sleep(random.random() * 0.2)
+            pids = all_of(site)
+            ways[number % len(ways)](site)
+            ended(site, pids)
+            load.allow(step * (number + 2))
+            site.start(ready=False)
+        load.join()
+    seen = witness.check(site, op, saw=("issued", "revoked", "lost", "crls"))
+    print(dict(seen))
+    assert "was ended by signal" not in site.log()
+    site.ctl("audit")
+
+
+def test_term_while_signers_hang(site):
+    """The call's deadline passes, the request is refused, and signetd ends; the next one serves."""
+    site.start()
+    op, key = site.operator(), Key(mac(1))
+    for pid in site.roles()["signer"]:
+        os.kill(pid, signal.SIGSTOP)
+    answer = []
+
+    def ask():
+        try:
+            answer.append(site.issue(op, key))
+        except OSError:
+            answer.append((0, ""))
+    t = threading.Thread(target=ask)
+    t.start()
+    wait_for(lambda: site.query("SELECT count(*) FROM certificate WHERE state = 0") == [(1,)], "an open intent")
+    pids = all_of(site)
+    term(site)
+    ended(site, pids)
+    t.join()
+    assert answer[0][0] in (0, 503), answer
+    site.start()
+    assert site.issue(op, key)[0] == 200
+    site.check_books()
+
+
+def test_term_during_the_start(site):
+    """At any moment of it. What was killed before it could look at signals has begun nothing."""
+    for delay in sorted(random.random() for _ in range(ROUNDS * 2)):
+        site.start(ready=False)
+        time.sleep(delay * 0.6)
+        pids = all_of(site)
+        term(site)
+        assert site.process.wait(PATIENCE) in (0, -signal.SIGTERM), site.log()
+        wait_for(lambda: not any(is_alive(pid) for pid in pids), "all end")
+    site.start()
+    assert site.issue(site.operator(), Key(mac(1)))[0] == 200
+    site.check_books()
+
+
+def test_term_while_the_crl_is_made(site):
+    site.start()
+    op, gone = site.operator(), set()
+    for number in range(ROUNDS):
+        status, pem = site.issue(op, Key(mac(number)))
+        assert status == 200
+        serial = serial_of(x509.load_pem_x509_certificate(pem))
+        assert site.ask(op, "revoke_cert", serial=serial)[0] == 200
+        gone.add(serial)
+        time.sleep(random.random() * 0.05)
+        pids = all_of(site)
+        term(site)
+        ended(site, pids)
+        site.start()
+        assert {serial_of(entry) for entry in site.crl()} == gone
+    site.check_books()
+
+
+def test_term_while_the_token_is_away(site):
+    site.start()
+    op, tokens, away = site.operator(), site.dir / "hsm/tokens", site.dir / "hsm/away"
+    status, pem = site.issue(op, Key(mac(1)))
+    tokens.rename(away)
+    tokens.mkdir(0o700)
+    for pid in site.roles()["signer"]:
+        os.kill(pid, signal.SIGKILL)
+    site.wait_ready(503)
+    serial = serial_of(x509.load_pem_x509_certificate(pem))
+    assert site.ask(op, "revoke_cert", serial=serial)[0] == 200
+    pids = all_of(site)
+    term(site)
+    ended(site, pids)
+    site.start(ready=False)
+    site.wait_ready(503)
+    pids = all_of(site)
+    term(site)
+    ended(site, pids)
+    tokens.rmdir()
+    away.rename(tokens)
+    site.start()
+    assert [serial_of(entry) for entry in site.crl()] == [serial]
+    assert site.issue(op, Key(mac(2)))[0] == 200
     site.check_books()
 
 

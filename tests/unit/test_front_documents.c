@@ -73,6 +73,7 @@ static void conditions(void **state)
     assert_int_equal(document_not_modified(&doc, "", NULL), 0);
     assert_int_equal(document_not_modified(&doc, NULL, "Sun, 06 Nov 1994 08:49:37 GMT"), 1);
     assert_int_equal(document_not_modified(&doc, NULL, "Sun, 06 Nov 1994 08:49:36 GMT"), 0);
+    assert_int_equal(document_not_modified(&doc, NULL, "Mon, 06 Nov 1995 08:49:37 GMT"), 0);
     assert_int_equal(document_not_modified(&doc, NULL, "Sun, 06 Nov 1994 08:49:37 GMT x"), 0);
     /* the tag decides when both are sent */
     assert_int_equal(document_not_modified(&doc, "\"x\"", "Sun, 06 Nov 1994 08:49:37 GMT"), 0);
@@ -84,10 +85,11 @@ static void times(void **state)
     char text[32];
     http_date(text, 784111777);
     assert_string_equal(text, "Sun, 06 Nov 1994 08:49:37 GMT");
-    const struct document never = {.expires = 0}, later = {.expires = 1000};
+    const struct document never = {.expires = 0}, later = {.modified = 200, .expires = 1000};
     assert_int_equal(document_max_age(&never, 1), 86400);
     assert_int_equal(document_max_age(&later, 400), 600);
     assert_int_equal(document_max_age(&later, 1001), 0);
+    assert_int_equal(document_max_age(&later, -31536000), 800);
 }
 
 static void no_crl_yet(void **state)

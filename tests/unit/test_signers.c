@@ -325,7 +325,7 @@ static void a_call_past_its_deadline_ends_the_signer(void **state)
     struct result one, two, three;
     uint64_t id, other_id;
     (void)state;
-    config.sign_deadline_ms = 200;
+    config.sign_deadline_ms = 600;
     int s = ready_signer(1), other = ready_signer(2);
     ask(&one, SIGN_FOR_CERTIFICATE, 1);
     ask(&two, SIGN_FOR_CERTIFICATE, 2);

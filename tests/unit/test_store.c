@@ -327,6 +327,29 @@ static void another_schema_is_refused(void **state)
     assert_no_store("schema", "no such table: meta");
 }
 
+/* A store of an earlier release of this schema is opened only while its text is still this one. */
+static void the_schema_is_frozen(void **state)
+{
+    (void)state;
+    char text[65];
+    uint8_t digest[32];
+    sqlite3 *db;
+    sqlite3_stmt *st;
+    store_close(fresh("frozen"));
+    assert_int_equal(sqlite3_open("frozen/signet.db", &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db,
+                                        "SELECT group_concat(sql, ';') FROM (SELECT sql FROM "
+                                        "sqlite_schema WHERE sql IS NOT NULL ORDER BY name)",
+                                        -1, &st, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+    sha256(digest, (struct bytes){sqlite3_column_text(st, 0), (size_t)sqlite3_column_bytes(st, 0)});
+    hex_encode(text, (struct bytes){digest, 32});
+    assert_string_equal(text, "efa094117fcf618f219cb2613536150c2c200ef39c9d1bf5a3e42d283c139911");
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+}
+
 static void scribble(const char *path, off_t at, size_t len)
 {
     char junk[4096];
@@ -356,7 +379,7 @@ static void a_corrupt_one_is_refused_and_left_as_it_is(void **state)
     scribble("corrupt/signet.db", before.st_size - 8192, 4096);
     assert_no_store("corrupt", "corrupt/signet.db");
     scribble("corrupt/signet.db", 0, 100); /* not even a database */
-    assert_no_store("corrupt", "do not delete it");
+    assert_no_store("corrupt", "docs/recovery.md");
     assert_int_equal(stat("corrupt/signet.db", &after), 0);
     assert_int_equal(before.st_size, after.st_size);
     assert_int_equal(truncate("corrupt/signet.db", 4096), 0);
@@ -1355,6 +1378,7 @@ int main(void)
         cmocka_unit_test(a_missing_folder_is_named),
         cmocka_unit_test(a_link_to_the_folder_is_followed),
         cmocka_unit_test(another_schema_is_refused),
+        cmocka_unit_test(the_schema_is_frozen),
         cmocka_unit_test(a_corrupt_one_is_refused_and_left_as_it_is),
         cmocka_unit_test(a_decision_that_refuses_takes_back_its_own_writes),
         cmocka_unit_test(a_broken_constraint_is_that_decision_s_alone),

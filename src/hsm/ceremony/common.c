@@ -73,7 +73,7 @@ static int check_waiver(const struct options *o, struct bytes spki, struct err *
 
 int signing_open(struct signing *s, const struct options *o, struct bytes ca_spki, struct err *err)
 {
-    struct token_config config = {o->module, o->init_args, o->token, o->key_label, o->key_id};
+    struct token_config config = {o->module, o->init_args, o->token, o->key_label, o->key_id, 0};
     struct secret *pin = NULL;
     unsigned char *der = NULL;
     int rc = -1;

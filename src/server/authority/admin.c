@@ -72,6 +72,7 @@ static int operator_issue(struct authority *a, const struct msg_admin_operator_i
 struct listing {
     struct peer *peer;
     uint64_t id;
+    int64_t now;
     char after[65];
     unsigned count;
     int more;
@@ -85,8 +86,7 @@ static int send_operator(struct store_tx *tx, struct listing *l, const struct op
     struct msg_answer_operator m = {.name = op->name,
                                     .roles = op->roles,
                                     .state = op->revoked_at ? "revoked" : "no certificate"};
-    int rc =
-        op->revoked_at ? 1 : tx_operator_certificate(tx, op->id, INT64_MAX, now_seconds(), &row);
+    int rc = op->revoked_at ? 1 : tx_operator_certificate(tx, op->id, INT64_MAX, l->now, &row);
     if (rc == 0) {
         m.state = "in force";
         m.serial = (struct bytes){row.serial, row.serial_len};
@@ -115,7 +115,7 @@ static int list_page(struct store_tx *tx, void *arg)
 
 static void operator_list(struct authority *a, const char *after, struct question *q)
 {
-    struct listing l = {.peer = q->peer, .id = q->id};
+    struct listing l = {.peer = q->peer, .id = q->id, .now = clock_now(a->clock)};
     struct err err;
     snprintf(l.after, sizeof l.after, "%s", after);
     if (store_read(a->store, list_page, &l)) {
@@ -144,7 +144,7 @@ static void operator_revoke(struct authority *a, const struct msg_admin_operator
 
 static void crl_rebuild(struct authority *a, struct question *q)
 {
-    struct msg_answer_end m = {0};
+    struct msg_answer_end m = {.count = (uint32_t)publish_older(a->publishing)};
     publish_wanted(a->publishing);
     question_answer(q, MSG_answer_end, &m);
 }

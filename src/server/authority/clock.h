@@ -1,6 +1,7 @@
 /* The clock rule (design, section 5.9): dates in certificates and CRLs are promises, so a clock
  * that is more than five minutes behind the last event, or that jumped by more than an hour against
- * the kernel's own count (CLOCK_BOOTTIME), signs nothing until `signetctl clock accept`. */
+ * the kernel's own count (CLOCK_BOOTTIME), signs nothing until `signetctl clock accept`. What is
+ * compared, and that the clock was found wrong, is in the store: a restart changes nothing. */
 #ifndef SIGNET_CLOCK_H
 #define SIGNET_CLOCK_H
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <openssl/err.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,17 +92,37 @@ static void send_bytes(struct front *f, const char *path, const char *type, stru
     close(fd);
 }
 
+static int is_of_root(const struct authority *a, struct bytes der)
+{
+    const unsigned char *list = der.data, *root = a->root.data;
+    X509_CRL *crl = d2i_X509_CRL(NULL, &list, (long)der.len);
+    X509 *x = d2i_X509(NULL, &root, (long)a->root.len);
+    int ok =
+        crl && x && list == der.data + der.len && X509_CRL_verify(crl, X509_get0_pubkey(x)) == 1;
+    X509_CRL_free(crl);
+    X509_free(x);
+    ERR_clear_error();
+    return ok;
+}
+
 /* The root's certificate and CRL come from the ceremony; what is not there is not served. */
 static void send_root(struct front *f)
 {
     char path[PATH_MAX];
     struct buf crl;
-    struct err err;
+    struct err err = {0};
+    struct stat st;
     snprintf(path, sizeof path, "%s/root-crl.der", f->a->config->state);
     if (file_read(&crl, path, 16 * 1024 * 1024, &err) == 0) {
-        send_bytes(f, "/root-crl", "application/pkix-crl", buf_view(&crl));
+        if (is_of_root(f->a, buf_view(&crl)))
+            send_bytes(f, "/root-crl", "application/pkix-crl", buf_view(&crl));
+        else
+            err_set(&err, ERR_field_value, "%s: the root did not sign it", path);
         buf_free(&crl);
     }
+    if (err.code && lstat(path, &st) == 0)
+        log_error("%s; /root-crl is not served: bring it anew with intermediate.sh --crl",
+                  err.text);
     send_bytes(f, "/root.cer", "application/pkix-cert", buf_view(&f->a->root));
 }
 
@@ -294,6 +315,11 @@ struct fronts *fronts_new(struct authority *a)
     all->a = a;
     LIST_INIT(&all->list);
     return all;
+}
+
+int fronts_any(const struct fronts *all)
+{
+    return !LIST_EMPTY(&all->list);
 }
 
 void fronts_free(struct fronts *all)

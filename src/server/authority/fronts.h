@@ -8,6 +8,7 @@ struct fronts; /* opaque */
 
 struct fronts *fronts_new(struct authority *a);
 void fronts_free(struct fronts *f);
+int fronts_any(const struct fronts *f);
 
 /* A new front process; the socket is taken. */
 void fronts_add(struct fronts *f, unsigned number, int socket);

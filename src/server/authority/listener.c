@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/file.h"
 #include "common/log.h"
@@ -29,7 +31,9 @@ struct listener {
     int64_t not_before, not_after;
     int64_t not_again_before; /* in seconds of a clock that nobody sets */
     int busy;
+    int unsaved; /* in use, but not on disk */
     struct event *timer;
+    char problem[512];
 };
 
 static int64_t monotonic_seconds(void)
@@ -96,17 +100,37 @@ static int matches(struct listener *l, struct bytes certificate, struct bytes ke
     return ok;
 }
 
-static void load(struct listener *l)
+/* 0, or why the files are of no use; a key that others could read is one that others may have. */
+static const char *read_files(struct listener *l, struct err *err)
 {
     char path[PATH_MAX];
-    struct err err;
+    struct stat st;
     path_of(path, l, "listener.pem");
-    if (file_read(&l->certificate, path, FILE_MAX, &err))
-        return;
+    if (file_read(&l->certificate, path, FILE_MAX, err))
+        return err->text;
     path_of(path, l, "listener-key.pem");
-    if (file_read(&l->key, path, FILE_MAX, &err) == 0 &&
-        matches(l, buf_view(&l->certificate), buf_view(&l->key)) && l->not_after > now_seconds())
+    if (file_read(&l->key, path, FILE_MAX, err))
+        return err->text;
+    if (stat(path, &st) || st.st_mode & 077)
+        return "others can read listener-key.pem";
+    if (!matches(l, buf_view(&l->certificate), buf_view(&l->key)))
+        return "listener.pem and listener-key.pem are not of this CA, each other and [server] "
+               "names";
+    return l->not_after > clock_now(l->a->clock) ? NULL : "it has expired";
+}
+
+static void load(struct listener *l)
+{
+    static const char *const names[] = {"listener-key.pem", "listener.pem", NULL};
+    char path[PATH_MAX];
+    struct err err;
+    file_sweep(l->a->config->state, names);
+    const char *why = read_files(l, &err);
+    if (!why)
         return;
+    path_of(path, l, "journal.log");
+    if (access(path, F_OK) == 0) /* not the very first start */
+        log_warn("the listener's certificate: %s; a new one is made", why);
     buf_free(&l->certificate);
     wipe(&l->key);
 }
@@ -136,15 +160,25 @@ static int add_chain(struct buf *out, const struct listener *l, struct bytes der
 }
 
 /* Key first, then certificate: after a crash between them the two do not match, and load() has
- * them made anew. */
-static int save(struct listener *l, struct bytes certificate, struct err *err)
+ * them made anew. What cannot be written is in use all the same: TLS needs no disk. */
+static void save(struct listener *l)
 {
     char path[PATH_MAX];
+    struct err err;
     path_of(path, l, "listener-key.pem");
-    if (file_write(path, buf_view(&l->new_key), 0600, 1, err))
-        return -1;
+    int rc = file_write(path, buf_view(&l->key), 0600, 1, &err);
     path_of(path, l, "listener.pem");
-    return file_write(path, certificate, 0644, 1, err);
+    rc = rc ? rc : file_write(path, buf_view(&l->certificate), 0644, 1, &err);
+    if (rc && !l->problem[0])
+        log_error("the listener's certificate is in use, but not saved: %s; it is tried again",
+                  err.text);
+    if (rc)
+        snprintf(l->problem, sizeof l->problem, "the listener's certificate is not saved: %s",
+                 err.text);
+    else
+        l->problem[0] = '\0';
+    l->unsaved = rc != 0;
+    l->not_again_before = monotonic_seconds() + 5;
 }
 
 static void on_issued(void *arg, struct bytes serial, struct bytes der, const struct err *why)
@@ -157,8 +191,6 @@ static void on_issued(void *arg, struct bytes serial, struct bytes der, const st
     int rc = why->code ? -1 : 0;
     if (rc == 0 && add_chain(&pem, l, der))
         rc = err_set(&err, ERR_internal, "no memory");
-    if (rc == 0)
-        rc = save(l, buf_view(&pem), &err);
     if (rc == 0 && !matches(l, buf_view(&pem), buf_view(&l->new_key)))
         rc = err_set(&err, ERR_internal, "the new certificate does not match its key or names");
     if (rc) {
@@ -172,6 +204,7 @@ static void on_issued(void *arg, struct bytes serial, struct bytes der, const st
     l->certificate = pem;
     l->key = l->new_key;
     l->new_key = (struct buf){0};
+    save(l);
     fronts_send_listener(l->a->fronts);
 }
 
@@ -215,6 +248,8 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
     (void)socket, (void)what;
     struct listener *l = arg;
     int64_t now = now_seconds(), half = l->not_before + (l->not_after - l->not_before) / 2;
+    if (l->unsaved && l->certificate.len && monotonic_seconds() >= l->not_again_before)
+        save(l);
     if (clock_problem(l->a->clock))
         return;
     if (l->certificate.len && now >= l->not_after) {
@@ -237,6 +272,11 @@ struct listener *listener_new(struct authority *a)
     l->a = a;
     load(l);
     return l;
+}
+
+const char *listener_problem(const struct listener *l)
+{
+    return l->problem[0] ? l->problem : NULL;
 }
 
 struct bytes listener_certificate(const struct listener *l)

@@ -7,8 +7,8 @@
 
 struct listener; /* opaque */
 
-/* Loads STATE/listener.pem and listener-key.pem; what is missing, does not match or is past half
- * its life is made anew as soon as a signer is ready. */
+/* Loads STATE/listener.pem and listener-key.pem; what is missing, does not match, is past half
+ * its life or has a key that others can read is made anew as soon as a signer is ready. */
 struct listener *listener_new(struct authority *a);
 void listener_free(struct listener *l);
 
@@ -18,6 +18,8 @@ struct bytes listener_key(const struct listener *l);
 
 /* Of the certificate in use; 0: none. */
 int64_t listener_not_after(const struct listener *l);
+/* It is in use, but could not be written: a restart would make another. NULL: all is well. */
+const char *listener_problem(const struct listener *l);
 /* The configuration's names are others now: a certificate without them is renewed. */
 void listener_check_names(struct listener *l);
 

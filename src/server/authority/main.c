@@ -97,13 +97,13 @@ static int load_issuer(struct authority *a, struct err *err)
 {
     struct buf pem;
     if (file_read(&pem, a->config->certificate, PEM_MAX, err))
-        return err_prefix(err, "the intermediate's certificate");
+        return err_prefix(err, "the intermediate's certificate, of which each backup has a copy");
     int rc = issuer_from_pem(&a->issuer, buf_view(&pem), err);
     buf_free(&pem);
     if (rc)
         return err_prefix(err, "%s", a->config->certificate);
     if (file_read(&a->chain, a->config->chain, PEM_MAX, err))
-        return err_prefix(err, "the chain");
+        return err_prefix(err, "the chain, of which each backup has a copy");
     STACK_OF(X509) *chain = read_chain(buf_view(&a->chain));
     if (!chain)
         return err_set(err, ERR_internal, "no memory");
@@ -139,11 +139,11 @@ static void after_first(int durable, void *arg)
     f->rc = durable ? 0 : -1;
 }
 
+/* Whether the journal's file agrees with the store is seen before anything is written to either. */
 static int open_store(struct authority *a, struct err *err)
 {
-    if (store_open(&a->store, a->config->state, err))
-        return -1;
-    if (clock_open(&a->clock, a, err))
+    if (store_open(&a->store, a->config->state, err) || clock_open(&a->clock, a, err) ||
+        projection_open(&a->projection, a, err))
         return -1;
     int orphans = issue_resolve_open(a, err);
     if (orphans < 0)
@@ -240,8 +240,7 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         reload(a, m->fd);
         return 0;
     }
-    a->token_fault = body.state.fault;
-    snprintf(a->token_detail, sizeof a->token_detail, "%s", body.state.detail);
+    signers_token_state(a->signers, body.state.fault, body.state.detail);
     return 0;
 }
 
@@ -313,19 +312,21 @@ static int set_up(struct authority *a, struct err *err)
     a->signers = signers_new(a);
     a->issuing = issuing_new(a);
     a->fronts = fronts_new(a);
-    if (projection_open(&a->projection, a, err) || publishing_open(&a->publishing, a, err) ||
-        admin_open(&a->admin, a, err))
+    if (publishing_open(&a->publishing, a, err) || admin_open(&a->admin, a, err))
         return -1;
+    projection_wanted(a->projection); /* orphans, if there are any */
     a->listener = listener_new(a);
     if (orphans)
         publish_wanted(a->publishing);
     return 0;
 }
 
-/* Until nothing is open any more: a request that was taken is answered. */
+/* Until nothing is open any more: a request that was taken is answered. The supervisor ends the
+ * fronts before; who signals the whole group does not. */
 static int is_finished(const struct authority *a)
 {
-    return a->stopping && issuing_open(a->issuing) == 0 && !store_waiting(a->store);
+    return a->stopping && !fronts_any(a->fronts) && issuing_open(a->issuing) == 0 &&
+           !store_waiting(a->store);
 }
 
 /* A disk that was full and is not any more is noticed without a client's request. */

@@ -26,6 +26,7 @@
 struct projection {
     struct authority *a;
     int journal, certs; /* the file; the folder */
+    off_t end;          /* of what was written there; -1: not known yet */
     uint64_t written;   /* the last sequence in the journal and the files */
     uint64_t recorded;  /* the last one that meta.projected says is on disk */
     struct event *timer, *child_ended;
@@ -114,14 +115,40 @@ static int read_batch(struct store_tx *tx, void *arg)
     return b->count < BATCH && rc < 0 ? -1 : 0;
 }
 
+/* Nobody else writes there, and nobody takes it away: a line in a file without a name is lost, and
+ * one behind a cut says nothing of the cut. */
+static int check_journal(const struct projection *p, off_t end, struct err *err)
+{
+    char path[PATH_MAX];
+    struct stat own, there;
+    snprintf(path, sizeof path, "%s/journal.log", p->a->config->state);
+    if (fstat(p->journal, &own))
+        return io_failed(path, err);
+    if (lstat(path, &there) || there.st_ino != own.st_ino || there.st_dev != own.st_dev)
+        return err_set(err, ERR_storage_unavailable,
+                       "%s was moved, deleted or exchanged while signetd writes it: put it back",
+                       path);
+    if (p->end >= 0 && end != p->end)
+        return err_set(
+            err, ERR_storage_unavailable,
+            "%s has %lld bytes, %lld were written: it was cut or added to; run signetctl "
+            "audit; docs/recovery.md, \"A cut journal\"",
+            path, (long long)end, (long long)p->end);
+    return 0;
+}
+
 /* A line half written (a full disk) must not stay before the next one. */
 static int append(struct projection *p, struct bytes lines, struct err *err)
 {
     off_t end = lseek(p->journal, 0, SEEK_END);
     if (end < 0)
         return io_failed("journal.log", err);
-    if (write(p->journal, lines.data, lines.len) == (ssize_t)lines.len)
+    if (check_journal(p, end, err))
+        return -1;
+    if (write(p->journal, lines.data, lines.len) == (ssize_t)lines.len) {
+        p->end = end + (off_t)lines.len;
         return 0;
+    }
     io_failed("journal.log: cannot write", err);
     if (ftruncate(p->journal, end))
         fatal("journal.log: a partial line cannot be taken back: %s", strerror(errno));
@@ -313,9 +340,9 @@ const char *projection_problem(const struct projection *p)
 
 /* ---- opening ---- */
 
-/* The last whole line of the journal into line ("" when empty); a partial one behind it, from a
- * crash, is cut off. */
-static int last_line(struct projection *p, char line[LINE_MAX_BYTES], struct err *err)
+/* The last whole line of the journal into line ("" when empty), and where it ends: what is behind,
+ * half a line from a crash, may be cut off once all else was found good. */
+static int last_line(struct projection *p, char line[LINE_MAX_BYTES], off_t *whole, struct err *err)
 {
     char tail[2 * LINE_MAX_BYTES + 1];
     off_t size = lseek(p->journal, 0, SEEK_END);
@@ -325,24 +352,37 @@ static int last_line(struct projection *p, char line[LINE_MAX_BYTES], struct err
         return io_failed("journal.log: cannot read", err);
     tail[n] = '\0';
     char *end = strrchr(tail, '\n');
-    off_t whole = end ? from + (end - tail) + 1 : from == 0 ? 0 : size;
-    if (whole < size && ftruncate(p->journal, whole))
-        return io_failed("journal.log: cannot cut a partial line", err);
+    *whole = end ? from + (end - tail) + 1 : from;
     line[0] = '\0';
+    if (!end && from > 0)
+        return err_set(err, ERR_storage_unavailable,
+                       "%s/journal.log: its end is no journal's; docs/recovery.md, \"A cut "
+                       "journal\", has the way back",
+                       p->a->config->state);
     if (!end)
         return 0;
     *end = '\0';
     char *start = strrchr(tail, '\n');
     start = start ? start + 1 : tail;
-    if (end - start >= LINE_MAX_BYTES)
-        return err_set(err, ERR_storage_unavailable, "journal.log: its last line is no journal's");
-    memcpy(line, start, (size_t)(end - start) + 1);
+    snprintf(line, LINE_MAX_BYTES, "%s", start); /* a longer one is no event's, and not found */
     return 0;
 }
 
+static int cut_partial_line(struct projection *p, off_t whole, struct err *err)
+{
+    off_t size = lseek(p->journal, 0, SEEK_END);
+    if (size <= whole)
+        return 0;
+    log_warn("journal.log: %lld bytes behind its last whole line are cut off, as a crash leaves "
+             "them",
+             (long long)(size - whole));
+    return ftruncate(p->journal, whole) ? io_failed("journal.log: cannot cut a partial line", err)
+                                        : 0;
+}
+
 struct position {
-    const char *line; /* of the file */
-    uint64_t seq;
+    const char *line;   /* of the file */
+    uint64_t seq, head; /* of that line; of the store */
     int64_t projected;
     int same;
 };
@@ -351,8 +391,9 @@ static int read_position(struct store_tx *tx, void *arg)
 {
     struct position *at = arg;
     struct event_row e;
+    uint8_t hash[32];
     at->projected = 0;
-    if (tx_meta(tx, "projected", &at->projected) < 0)
+    if (tx_meta(tx, "projected", &at->projected) < 0 || tx_journal_head(tx, &at->head, hash))
         return -1;
     at->same = at->seq == 0;
     if (at->seq == 0)
@@ -363,36 +404,56 @@ static int read_position(struct store_tx *tx, void *arg)
 }
 
 /* Where the file ends must be where the store was. */
-static int find_position(struct projection *p, struct err *err)
+static int judge_position(const struct projection *p, const struct position *at, struct err *err)
 {
-    char line[LINE_MAX_BYTES];
-    if (last_line(p, line, err))
-        return -1;
-    struct position at = {.line = line, .seq = strtoull(line, NULL, 10)};
-    if (store_read(p->a->store, read_position, &at))
-        return err_set(err, ERR_storage_unavailable, "the store cannot be read");
-    if (!at.same || (line[0] && at.seq == 0))
+    static const char journal_back[] = "docs/recovery.md, \"A cut journal\", has the way back";
+    const char *state = p->a->config->state;
+    if (at->seq > at->head && at->line[0])
         return err_set(err, ERR_storage_unavailable,
-                       "%s/journal.log: its last line is not what the store has; it was edited, or "
-                       "belongs to another store: restore both from one backup",
-                       p->a->config->state);
-    if ((int64_t)at.seq < at.projected)
+                       "%s/signet.db ends at event %llu, but journal.log at %llu: the database has "
+                       "lost events, or is an older one, or lines were added to the journal: "
+                       "signetctl audit tells which; docs/recovery.md, \"A corrupt database\"",
+                       state, (unsigned long long)at->head, (unsigned long long)at->seq);
+    if (!at->same || (at->line[0] && at->seq == 0))
         return err_set(err, ERR_storage_unavailable,
-                       "%s/journal.log ends at event %llu, but %lld were written: it was cut; "
-                       "restore it from a backup",
-                       p->a->config->state, (unsigned long long)at.seq, (long long)at.projected);
-    p->written = p->recorded = (uint64_t)at.projected;
+                       "%s/journal.log: its last line is not what the store has: it was edited, or "
+                       "is of another store; %s",
+                       state, journal_back);
+    if ((int64_t)at->seq < at->projected)
+        return err_set(err, ERR_storage_unavailable,
+                       "%s/journal.log ends at event %llu, but %lld were written: it was cut; %s",
+                       state, (unsigned long long)at->seq, (long long)at->projected, journal_back);
     return 0;
 }
 
-/* What was written but not known to be on disk is written again; journal lines only once. */
-static int catch_up(struct projection *p, struct err *err)
+static int read_store_position(struct projection *p, struct position *at, struct err *err)
 {
-    char line[LINE_MAX_BYTES];
-    if (last_line(p, line, err))
+    if (store_read(p->a->store, read_position, at))
+        return err_set(err, ERR_storage_unavailable, "%s/signet.db cannot be read: %s",
+                       p->a->config->state,
+                       store_problem(p->a->store) ? store_problem(p->a->store) : "no memory");
+    return 0;
+}
+
+static int find_position(struct projection *p, uint64_t *in_file, struct err *err)
+{
+    char line[LINE_MAX_BYTES] = "";
+    off_t whole = 0;
+    if (p->journal >= 0 && last_line(p, line, &whole, err))
         return -1;
-    uint64_t in_file = strtoull(line, NULL, 10);
-    struct batch b = {.p = p, .last = p->written};
+    struct position at = {.line = line, .seq = strtoull(line, NULL, 10)};
+    if (read_store_position(p, &at, err) || judge_position(p, &at, err))
+        return -1;
+    *in_file = at.seq;
+    p->written = p->recorded = (uint64_t)at.projected;
+    return p->journal >= 0 ? cut_partial_line(p, whole, err) : 0;
+}
+
+/* What was written but not known to be on disk is written again, all of it when the folder was
+ * gone; journal lines only once. */
+static int catch_up(struct projection *p, uint64_t in_file, int all, struct err *err)
+{
+    struct batch b = {.p = p, .last = all ? 0 : p->written};
     err_set(&b.err, ERR_storage_unavailable, "the store cannot be read");
     while (b.last < in_file) {
         b.count = 0;
@@ -410,29 +471,56 @@ static int catch_up(struct projection *p, struct err *err)
     return projection_flush(p, err);
 }
 
+/* A plain file, or none at all, which is no failure. A pipe would hold up the start. */
+static int open_journal(struct projection *p, const char *path, int flags, struct err *err)
+{
+    struct stat st;
+    p->journal = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags, 0644);
+    if (p->journal < 0 && errno != EISDIR && errno != ELOOP)
+        return errno == ENOENT ? 0 : io_failed(path, err);
+    if (p->journal < 0 || fstat(p->journal, &st) || !S_ISREG(st.st_mode))
+        return err_set(err, ERR_storage_unavailable,
+                       "%s is not a regular file: move it aside, and put the file itself there",
+                       path);
+    return 0;
+}
+
+static int open_certs(struct projection *p, int *all, struct err *err)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/certs", p->a->config->state);
+    *all = p->written > 0 && access(path, F_OK) && errno == ENOENT;
+    if (*all)
+        log_warn("%s is missing: each certificate's file is written anew from the store", path);
+    if (file_make_dir(path, 0755, err))
+        return -1;
+    p->certs = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return p->certs < 0 ? io_failed(path, err) : 0;
+}
+
 int projection_open(struct projection **out, struct authority *a, struct err *err)
 {
     struct projection *p = calloc(1, sizeof *p);
     char path[PATH_MAX];
+    uint64_t in_file;
+    int all;
     if (!p || !(p->timer = evtimer_new(a->base, on_timer, p)) ||
         !(p->child_ended = evsignal_new(a->base, SIGCHLD, on_child_ended, p)) ||
         evsignal_add(p->child_ended, NULL))
         fatal("no memory");
     p->a = a;
     p->journal = p->certs = -1;
-    snprintf(path, sizeof path, "%s/certs", a->config->state);
-    if (file_make_dir(path, 0755, err))
-        goto fail;
-    p->certs = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    p->end = -1;
     snprintf(path, sizeof path, "%s/journal.log", a->config->state);
-    p->journal = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (p->certs < 0 || p->journal < 0) {
+    if (open_journal(p, path, 0, err) || find_position(p, &in_file, err) ||
+        open_certs(p, &all, err) || (p->journal < 0 && open_journal(p, path, O_CREAT, err)))
+        goto fail;
+    snprintf(path, sizeof path, "%s/.", a->config->state); /* the folder may be a link */
+    if (sync_path(AT_FDCWD, path)) {
         io_failed(path, err);
         goto fail;
     }
-    if (find_position(p, err))
-        goto fail;
-    if (catch_up(p, err)) { /* a full disk is no reason to serve nothing */
+    if (catch_up(p, in_file, all, err)) { /* a full disk is no reason to serve nothing */
         log_error("%s; it is tried again", err->text);
         snprintf(p->problem, sizeof p->problem, "%s", err->text);
         projection_wanted(p);

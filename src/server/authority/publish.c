@@ -1,8 +1,9 @@
 #include "server/authority/publish.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/file.h"
 #include "common/log.h"
 #include "server/authority/clock.h"
 #include "server/authority/fronts.h"
@@ -34,7 +36,8 @@ struct publishing {
     int64_t phase_since;
     int failures;
     struct crl_row current, next;
-    int file;
+    uint64_t given;      /* the highest number ever given out */
+    int file, next_file; /* sealed copies: of the current one, which fronts get; of the next */
     struct channel *publisher;
     struct event *timer;
     char problem[512];
@@ -56,8 +59,16 @@ static void enter(struct publishing *p, enum phase phase)
     p->phase_since = monotonic_seconds();
 }
 
+static void drop_next_file(struct publishing *p)
+{
+    if (p->next_file >= 0)
+        close(p->next_file);
+    p->next_file = -1;
+}
+
 static void give_up(struct publishing *p, const char *why)
 {
+    drop_next_file(p);
     if (p->publisher) {
         channel_free(p->publisher);
         p->publisher = NULL;
@@ -103,17 +114,29 @@ static void after_number(int durable, void *arg)
         give_up(p, "the supervisor does not answer");
 }
 
+/* Told once: what is revoked meanwhile is acknowledged, but verifiers do not see it yet. */
+static void wait_for(struct publishing *p, const char *what)
+{
+    char problem[sizeof p->problem];
+    snprintf(problem, sizeof problem,
+             "the CRL waits for the %s: what was revoked since CRL %llu is not on it yet", what,
+             (unsigned long long)p->current.number);
+    if (strcmp(problem, p->problem) != 0)
+        log_warn("%s", problem);
+    memcpy(p->problem, problem, sizeof problem);
+}
+
 static void begin(struct publishing *p)
 {
     struct err err;
     if (monotonic_seconds() < p->not_before)
         return;
     if (clock_usable(p->a->clock, &err)) {
-        snprintf(p->problem, sizeof p->problem, "the CRL waits for the clock");
+        wait_for(p, "clock");
         return;
     }
     if (signers_usable(p->a->signers, &err)) {
-        snprintf(p->problem, sizeof p->problem, "the CRL waits for the token");
+        wait_for(p, "token");
         return;
     }
     enter(p, NUMBERING);
@@ -206,17 +229,11 @@ static int ask_for_signature(struct publishing *p, struct bytes digest)
     return 0;
 }
 
-static int open_file(struct publishing *p)
+static void serve_file(struct publishing *p, int fd)
 {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/crl.der", p->a->config->state);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return -1;
     if (p->file >= 0)
         close(p->file);
     p->file = fd;
-    return 0;
 }
 
 static int decide_published(struct store_tx *tx, void *arg)
@@ -247,16 +264,19 @@ static void after_published(int durable, void *arg)
     p->current = p->next;
     p->current.published = 1;
     projection_wanted(p->a->projection);
-    if (open_file(p))
-        give_up(p, strerror(errno));
-    else
-        fronts_send_crl(p->a->fronts);
+    serve_file(p, p->next_file);
+    p->next_file = -1;
+    fronts_send_crl(p->a->fronts);
 }
 
-static int on_done(struct publishing *p, const struct msg_crl_done *m)
+static int on_done(struct publishing *p, const struct msg_crl_done *m, int fd)
 {
-    if (m->sha256.len != 32)
+    if (m->sha256.len != 32) {
+        close(fd);
         return -1;
+    }
+    drop_next_file(p);
+    p->next_file = fd;
     memcpy(p->next.sha256, m->sha256.data, 32);
     log_info("CRL %llu: %llu entries, %llu bytes", (unsigned long long)p->next.number,
              (unsigned long long)m->entries, (unsigned long long)m->size);
@@ -273,13 +293,17 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         struct msg_crl_done done;
         struct msg_crl_failed failed;
     } body;
-    if (p->phase != BUILDING || m->fd >= 0 || msg_decode(&body, m->type, m->fields))
+    if (p->phase != BUILDING || (m->type == MSG_crl_done) != (m->fd >= 0) ||
+        msg_decode(&body, m->type, m->fields)) {
+        if (m->fd >= 0)
+            close(m->fd);
         return -1;
+    }
     switch (m->type) {
     case MSG_crl_digest:
         return ask_for_signature(p, body.digest.digest);
     case MSG_crl_done:
-        return on_done(p, &body.done);
+        return on_done(p, &body.done, m->fd);
     case MSG_crl_failed:
         snprintf(p->problem, sizeof p->problem, "%s", body.failed.why);
         return 0; /* its end follows */
@@ -366,6 +390,11 @@ void publish_wanted(struct publishing *p)
         event_active(p->timer, EV_TIMEOUT, 0);
 }
 
+uint64_t publish_older(const struct publishing *p)
+{
+    return p->phase == BUILDING || p->phase == RECORDING ? p->next.number : p->current.number;
+}
+
 const struct crl_row *publish_current(const struct publishing *p)
 {
     return &p->current;
@@ -379,40 +408,90 @@ int publish_file(const struct publishing *p)
 const char *publish_problem(const struct publishing *p)
 {
     static const char late[] = "the CRL is past its nextUpdate; no new one could be made";
-    if (p->current.number && now_seconds() >= p->current.next_update)
+    if (p->current.number && clock_now(p->a->clock) >= p->current.next_update)
         return late;
     return p->problem[0] ? p->problem : NULL;
 }
 
-static int not_listed(const struct revoked_row *row, void *arg)
-{
-    const struct publishing *p = arg;
-    return row->revoked_at >= p->current.this_update;
-}
-
-/* A revocation that a crash came after is on no CRL yet: nothing else would ask for one. */
+/* A revocation, or the end of a hold, that a crash came after is on no CRL yet: nothing else would
+ * ask for one. */
 static int read_last(struct store_tx *tx, void *arg)
 {
     struct publishing *p = arg;
+    struct crl_row last = {0};
+    if (tx_last_crl(tx, p->a->issuer_id, 0, 0, &last) < 0)
+        return -1;
+    p->given = last.number;
     int rc = tx_last_crl(tx, p->a->issuer_id, 0, 1, &p->current);
-    if (rc == 0 && tx_each_revoked(tx, p->a->issuer_id, 0, 0, not_listed, p))
-        p->wanted = 1;
-    return rc < 0 ? -1 : 0;
+    int changed = rc == 0 ? tx_crl_event_after(tx, p->current.journal_seq) : 1;
+    p->wanted = changed == 0;
+    return rc < 0 || changed < 0 ? -1 : 0;
 }
 
-/* Whether STATE/crl.der is the very one that the store has as published. */
-static int is_current_file(const struct publishing *p)
+/* The number of a CRL that this CA signed; 0: it is none. */
+static uint64_t number_of(const struct publishing *p, int fd, uint64_t size)
 {
-    struct stat st;
-    uint8_t digest[32];
-    if (fstat(p->file, &st) || st.st_size <= 0)
-        return 0;
-    void *all = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, p->file, 0);
+    uint64_t number = 0;
+    void *all = size ? mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
     if (all == MAP_FAILED)
         return 0;
-    sha256(digest, (struct bytes){all, (size_t)st.st_size});
-    munmap(all, (size_t)st.st_size);
-    return memcmp(digest, p->current.sha256, 32) == 0;
+    const unsigned char *at = all;
+    X509_CRL *crl = d2i_X509_CRL(NULL, &at, (long)size);
+    EVP_PKEY *key = X509_get0_pubkey(issuer_certificate(p->a->issuer));
+    ASN1_INTEGER *n = crl && X509_CRL_verify(crl, key) == 1
+                          ? X509_CRL_get_ext_d2i(crl, NID_crl_number, NULL, NULL)
+                          : NULL;
+    if (!n || ASN1_INTEGER_get_uint64(&number, n) != 1)
+        number = 0;
+    ASN1_INTEGER_free(n);
+    X509_CRL_free(crl);
+    munmap(all, size);
+    ERR_clear_error();
+    return number;
+}
+
+/* A CRL that the store never gave out, under this CA's own signature, was published: the store is
+ * an older one. To go on would number CRLs anew and forget what that one revokes. */
+static int check_number(const struct publishing *p, int fd, uint64_t size, struct err *err)
+{
+    uint64_t number = number_of(p, fd, size);
+    if (number <= p->given)
+        return 0;
+    return err_set(
+        err, ERR_storage_unavailable,
+        "%s/signet.db gave out CRL numbers to %llu, but crl.der has %llu: the database is "
+        "an older one; docs/recovery.md, \"A corrupt database\", has the way back, with "
+        "this crl.der",
+        p->a->config->state, (unsigned long long)p->given, (unsigned long long)number);
+}
+
+/* STATE/crl.der, if it is the very one that the store has as published. A pipe stops nobody. */
+static int load_current(struct publishing *p, struct err *err)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    uint8_t digest[32];
+    uint64_t size;
+    snprintf(path, sizeof path, "%s/crl.der", p->a->config->state);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), copy = -1, rc = 0;
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        copy = file_sealed_copy(fd, digest, &size, err);
+    if (fd >= 0)
+        close(fd);
+    if (copy >= 0 && memcmp(digest, p->current.sha256, 32) == 0) {
+        serve_file(p, copy);
+        return 0;
+    }
+    if (copy >= 0) {
+        rc = check_number(p, copy, size, err);
+        close(copy);
+    }
+    if (rc == 0 && p->current.number) {
+        log_error("%s is not CRL %llu, the last one published; a new one is made", path,
+                  (unsigned long long)p->current.number);
+        p->wanted = 1; /* the next number takes its place; until then none is served */
+    }
+    return rc;
 }
 
 int publishing_open(struct publishing **out, struct authority *a, struct err *err)
@@ -423,18 +502,14 @@ int publishing_open(struct publishing **out, struct authority *a, struct err *er
         event_add(p->timer, &often))
         fatal("no memory");
     p->a = a;
-    p->file = -1;
+    p->file = p->next_file = -1;
     if (store_read(a->store, read_last, p)) {
         publishing_close(p);
         return err_set(err, ERR_storage_unavailable, "the store cannot be read");
     }
-    if (p->current.number && (open_file(p) || !is_current_file(p))) {
-        log_error("%s/crl.der is not CRL %llu, the last one published; a new one is made",
-                  a->config->state, (unsigned long long)p->current.number);
-        p->wanted = 1; /* the next number takes its place; until then none is served */
-        if (p->file >= 0)
-            close(p->file);
-        p->file = -1;
+    if (load_current(p, err)) {
+        publishing_close(p);
+        return -1;
     }
     *out = p;
     return 0;
@@ -446,6 +521,7 @@ void publishing_close(struct publishing *p)
         return;
     channel_free(p->publisher);
     event_free(p->timer);
+    drop_next_file(p);
     if (p->file >= 0)
         close(p->file);
     free(p);

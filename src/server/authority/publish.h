@@ -18,6 +18,10 @@ void publishing_close(struct publishing *p);
 /* Something was revoked. */
 void publish_wanted(struct publishing *p);
 
+/* A CRL with a number above this one knows all that is committed by now; one that is being built
+ * may not. */
+uint64_t publish_older(const struct publishing *p);
+
 /* The publisher process that was asked for; the socket is taken. */
 void publish_add(struct publishing *p, int socket);
 

@@ -1,6 +1,9 @@
 -- Schema 1. Times are seconds since 1970 (UTC), digests SHA-256, certificates DER.
 -- Every certificate names its issuer, profile, operator and CRL shard, so that a rollover to a new
 -- intermediate, or sharded CRLs, need no new schema.
+--
+-- signetd compares this text with what its database was made from, so an edit here, of a comment
+-- too, is a new schema: it wants a new number and a way there from this one.
 
 CREATE TABLE meta (            -- schema; projected: journal sequence whose files are on disk
     name  TEXT PRIMARY KEY,

@@ -44,8 +44,10 @@ struct signers {
     unsigned custody_missing;
 };
 
-/* A digest at which so many signers died or gave up is not tried with the next one. */
+/* A digest at which so many signers died or gave up is not tried with the next one; nor one that
+ * was asked for so many deadlines ago: who waits for it has other things to do. */
 #define MAX_TRIES 3
+#define MAX_DEADLINES 2
 
 static int64_t monotonic_ms(void)
 {
@@ -120,9 +122,14 @@ static void put_back(struct signers *all, struct job *j)
     all->waiting_count++;
 }
 
+static int is_late(const struct signers *all, const struct job *j, int64_t deadlines)
+{
+    return monotonic_ms() - j->asked_at > deadlines * (int64_t)all->a->config->sign_deadline_ms;
+}
+
 static void retry_or_fail(struct signers *all, struct job *j, const char *why)
 {
-    if (++j->tries >= MAX_TRIES)
+    if (++j->tries >= MAX_TRIES || is_late(all, j, MAX_DEADLINES))
         job_fail(j, why);
     else
         put_back(all, j);
@@ -141,6 +148,18 @@ static void give_back(struct signer *s, const char *why)
     }
 }
 
+/* Of a signer that was killed, or ended just after its answer, the supervisor knows no detail. */
+void signers_token_state(struct signers *all, uint8_t fault, const char *detail)
+{
+    struct authority *a = all->a;
+    int is_blocked = a->token_fault == TOKEN_PIN_REFUSED || a->token_fault == TOKEN_PIN_LAST;
+    if (fault == TOKEN_LOST && (is_blocked || (!detail[0] && a->token_detail[0])))
+        return;
+    a->token_fault = fault;
+    snprintf(a->token_detail, sizeof a->token_detail, "%s",
+             fault == TOKEN_LOST && !detail[0] ? "the signer process ended" : detail);
+}
+
 /* Has the supervisor kill it; what it still says is not listened to. */
 static void end_signer(struct signer *s, const char *why)
 {
@@ -149,6 +168,7 @@ static void end_signer(struct signer *s, const char *why)
         return;
     s->ended = 1;
     log_warn("signer %u is ended: %s", s->number, why);
+    signers_token_state(s->all, TOKEN_LOST, why);
     channel_send(s->all->a->supervisor, MSG_peer_end, 0, &m, -1);
     give_back(s, why);
     dispatch(s->all);
@@ -203,6 +223,8 @@ static int on_failed(struct signer *s, uint64_t id, const struct msg_sign_failed
         log_warn("signer %u: %s", s->number, m->detail);
     else
         end_signer(s, m->detail);
+    if (m->fault == TOKEN_ABSENT)
+        signers_token_state(s->all, m->fault, m->detail);
     retry_or_fail(s->all, j, m->detail);
     dispatch(s->all);
     return 0;
@@ -262,6 +284,17 @@ void signers_add(struct signers *all, unsigned number, int socket)
     LIST_INSERT_HEAD(&all->list, s, next);
 }
 
+static void fail_late(struct signers *all, int64_t deadlines, const char *why)
+{
+    struct job *j;
+    for (int p = 0; p < SIGN_PRIORITIES; p++)
+        while ((j = TAILQ_FIRST(&all->waiting[p])) && is_late(all, j, deadlines)) {
+            TAILQ_REMOVE(&all->waiting[p], j, next);
+            all->waiting_count--;
+            job_fail(j, why);
+        }
+}
+
 /* Twice a second: calls past their deadline, and jobs that nobody could take for as long. */
 static void on_watch(evutil_socket_t socket, short what, void *arg)
 {
@@ -275,15 +308,9 @@ static void on_watch(evutil_socket_t socket, short what, void *arg)
             end_signer(s, "a signature took longer than sign_deadline");
     }
     if (signers_ready(all))
-        return;
-    for (int p = 0; p < SIGN_PRIORITIES; p++) {
-        struct job *j;
-        while ((j = TAILQ_FIRST(&all->waiting[p])) && now - j->asked_at > deadline) {
-            TAILQ_REMOVE(&all->waiting[p], j, next);
-            all->waiting_count--;
-            job_fail(j, "no signer is ready; the token is not available");
-        }
-    }
+        fail_late(all, MAX_DEADLINES, "the token is too slow for all that is asked of it");
+    else
+        fail_late(all, 1, "no signer is ready; the token is not available");
 }
 
 struct signers *signers_new(struct authority *a)

@@ -36,6 +36,10 @@ typedef void (*signed_fn)(void *arg, struct bytes signature, const struct err *e
 int signers_sign(struct signers *s, enum sign_priority priority, struct bytes digest,
                  signed_fn done, void *arg) __attribute__((warn_unused_result));
 
+/* What is known of the token (enum token_fault), for status and for whoever is answered 503. A
+ * refused PIN stays until a login succeeds: nothing else is tried before. */
+void signers_token_state(struct signers *s, uint8_t fault, const char *detail);
+
 /* The signature that came back is not the CA's over what was asked: end whoever made it. */
 void signers_distrust(struct signers *s, const char *why);
 

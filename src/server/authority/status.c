@@ -1,5 +1,7 @@
 #include "server/authority/status.h"
 
+#include <stdio.h>
+
 #include "server/authority/caller.h"
 #include "server/authority/clock.h"
 #include "server/authority/listener.h"
@@ -7,16 +9,29 @@
 #include "server/authority/publish.h"
 #include "server/authority/signers.h"
 
+/* That revocations wait is told beside why they do. */
+static const char *clock_and_crl(struct authority *a)
+{
+    static char both[1024];
+    const char *why = clock_problem(a->clock), *crl = publish_problem(a->publishing);
+    if (!why || !crl)
+        return why;
+    snprintf(both, sizeof both, "%s; %s", why, crl);
+    return both;
+}
+
 /* The first thing that is wrong; "" when nothing is. */
 static const char *problem(struct authority *a)
 {
     const char *why = store_problem(a->store);
     if (!why)
-        why = clock_problem(a->clock);
+        why = clock_and_crl(a);
     if (!why)
         why = projection_problem(a->projection);
     if (!why)
         why = publish_problem(a->publishing);
+    if (!why)
+        why = listener_problem(a->listener);
     if (!why && signers_ready(a->signers) < a->config->signers)
         why = "fewer signers are ready than configured";
     return why ? why : "";

@@ -188,6 +188,8 @@ struct event_row {
     int64_t at;
 };
 int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *row);
+/* Whether one after seq changed what belongs on a CRL: 0 yes, 1 no, -1. */
+int tx_crl_event_after(struct store_tx *tx, uint64_t seq);
 int tx_meta(struct store_tx *tx, const char *name, int64_t *value);
 int tx_set_meta(struct store_tx *tx, const char *name, int64_t value);
 

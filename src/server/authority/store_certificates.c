@@ -241,7 +241,7 @@ int tx_usage(struct store_tx *tx, int64_t operator_id, int64_t now, struct usage
 {
     sqlite3_stmt *row;
     int64_t hour = now / HOUR;
-    if (store_query(of(tx), &row, S_usage, "iiii", hour, hour, operator_id, hour - 24) != 0)
+    if (store_query(of(tx), &row, S_usage, "iiiii", hour, hour, operator_id, hour - 24, hour) != 0)
         return -1;
     usage->issued_hour = (uint64_t)sqlite3_column_int64(row, 0);
     usage->issued_day = (uint64_t)sqlite3_column_int64(row, 1);

@@ -49,7 +49,7 @@
                     " ORDER BY id LIMIT 1")                                                        \
     X(usage, "SELECT coalesce(sum(issued) FILTER (WHERE hour=?),0),coalesce(sum(issued),0),"       \
              "coalesce(sum(revoked) FILTER (WHERE hour=?),0),coalesce(sum(revoked),0) FROM usage"  \
-             " WHERE operator=? AND hour>?")                                                       \
+             " WHERE operator=? AND hour>? AND hour<=?")                                           \
     X(add_usage, "INSERT INTO usage (operator,hour,issued,revoked) VALUES (?,?,?,?)"               \
                  " ON CONFLICT DO UPDATE SET issued=issued+excluded.issued,"                       \
                  "revoked=revoked+excluded.revoked")                                               \
@@ -79,6 +79,9 @@
     X(add_event, "INSERT INTO journal (seq,at,line,hash,certificate) VALUES (?,?,?,?,?)")          \
     X(event_after, "SELECT seq,line,certificate,hash,at FROM journal WHERE seq>? ORDER BY seq"     \
                    " LIMIT 1")                                                                     \
+    X(crl_event_after, "SELECT 1 FROM journal WHERE seq>? AND (line LIKE '% revoked serial=%' OR"  \
+                       " line LIKE '% orphan serial=%' OR line LIKE '% held serial=%' OR"          \
+                       " line LIKE '% unheld serial=%') LIMIT 1")                                  \
     X(meta, "SELECT value FROM meta WHERE name=?")                                                 \
     X(set_meta, "INSERT INTO meta (name,value) VALUES (?,?)"                                       \
                 " ON CONFLICT (name) DO UPDATE SET value=excluded.value")                          \
@@ -121,6 +124,7 @@ struct store {
     sqlite3_stmt *row; /* whose result is being looked at; reset by the next call */
     struct tasks waiting;
     char problem[512];
+    int serving; /* it was found whole: what goes wrong now is told in the log */
 };
 
 /* A transaction is its store: SQLite has one a connection. */

@@ -187,6 +187,11 @@ int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *e)
     return rc;
 }
 
+int tx_crl_event_after(struct store_tx *tx, uint64_t seq)
+{
+    return store_query(of(tx), NULL, S_crl_event_after, "i", (int64_t)seq);
+}
+
 int tx_meta(struct store_tx *tx, const char *name, int64_t *value)
 {
     sqlite3_stmt *row;

@@ -144,6 +144,12 @@ static int run(struct audit *a)
             break;
         crl_file_free(&a->crl);
     }
+    if (rc && store_problem(a->store))
+        err_set(
+            &a->c->err, ERR_storage_unavailable,
+            "%s/signet.db cannot be read: %s; docs/recovery.md, \"A corrupt database\", has the "
+            "way back",
+            a->c->config->state, store_problem(a->store));
     if (rc == 0)
         rc = audit_extra_files(a);
     return rc || a->failed ? -1 : 0;

@@ -1,11 +1,14 @@
 /* The journal: its hash chain, journal.log line by line, and what it tells of each certificate. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "server/ctl/audit.h"
 
@@ -85,14 +88,39 @@ static void compare_log(struct replay *r)
             (unsigned long long)r->seq, (unsigned long long)r->seq);
 }
 
+/* What no event explains: lines behind the last event, half of one that is no crash's. */
+static void check_rest(struct replay *r, uint64_t last)
+{
+    char line[LINE_LEN];
+    size_t len;
+    if (!r->log || r->log_ended || r->log_findings || !fgets(line, sizeof line, r->log))
+        return;
+    len = strlen(line);
+    if (len && line[len - 1] == '\n' && strtoull(line, NULL, 10) == last + 1)
+        return; /* it was written since the snapshot */
+    if (len && line[len - 1] == '\n')
+        finding(r->a, AREA_JOURNAL,
+                "journal.log goes on behind event %llu, the last one of the store, with what is no "
+                "event",
+                (unsigned long long)last);
+}
+
+/* A plain file: a pipe would hold up the audit. */
 static void open_log(struct replay *r)
 {
     char path[PATH_MAX];
+    struct stat st;
     snprintf(path, sizeof path, "%s/journal.log", r->a->c->config->state);
-    r->log = fopen(path, "re");
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    const char *why = fd < 0 ? strerror(errno) : NULL;
+    if (fd >= 0 && (fstat(fd, &st) || !S_ISREG(st.st_mode)))
+        why = "it is not a regular file";
+    r->log = why ? NULL : fdopen(fd, "r");
+    if (!r->log && fd >= 0)
+        close(fd);
     r->log_ended = r->log == NULL;
     if (!r->log && r->a->projected)
-        finding(r->a, AREA_JOURNAL, "journal.log: %s", strerror(errno));
+        finding(r->a, AREA_JOURNAL, "journal.log: %s", why ? why : "no memory");
 }
 
 /* ---- what it tells ---- */
@@ -283,6 +311,7 @@ int audit_journal(struct audit *a)
         a->events++;
         ctl_progress(a->c, "journal", last, a->head);
     }
+    check_rest(&r, last);
     if (a->projected > last)
         finding(a, AREA_JOURNAL, "the store ends at event %llu, but %llu were written to files",
                 (unsigned long long)last, (unsigned long long)a->projected);

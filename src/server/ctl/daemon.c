@@ -110,11 +110,9 @@ int cmd_crl(struct ctl *c, int argc, char **argv)
     int rc;
     if (!is_call(argc, argv, "rebuild", text, &rc))
         return rc;
-    if ((rc = ctl_connect(c, 1)) || (rc = ask_status(c, &now)))
-        return rc;
-    uint64_t before = now.crl_number;
-    if ((rc = ctl_exchange(c, MSG_admin_crl_rebuild, &m, MSG_answer_end, &end)) ||
-        (rc = wait_for_crl(c, before, &now)))
+    if ((rc = ctl_connect(c, 1)) ||
+        (rc = ctl_exchange(c, MSG_admin_crl_rebuild, &m, MSG_answer_end, &end)) ||
+        (rc = wait_for_crl(c, end.count, &now)))
         return rc;
     time_text(until, now.crl_next_update);
     if (c->json)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "hsm/token.h"
 #include "server/ctl/ctl.h"
 
 #define DAY 86400
@@ -11,7 +12,7 @@
 
 /* One thing to know and what to do about it. */
 struct notice {
-    char text[256], next[160];
+    char text[640], next[160];
 };
 
 struct notices {
@@ -68,6 +69,19 @@ static void notice_expiry(struct notices *n, const struct msg_answer_status *m)
             span(left, m->crl_next_update - m->time));
 }
 
+/* What a person does about it. */
+static const char *step_for(const char *problem)
+{
+    static const char *const of_disk[] = {"the database", "journal.log",  "certs",    "not saved",
+                                          "No space",     "Input/output", "Read-only"};
+    if (strstr(problem, "clock"))
+        return "set the clock right, then signetctl clock accept";
+    for (size_t i = 0; i < sizeof of_disk / sizeof *of_disk; i++)
+        if (strstr(problem, of_disk[i]))
+            return "docs/recovery.md, \"A full or failing disk\"; it goes on by itself afterwards";
+    return "see signetd's log";
+}
+
 static void notice_state(struct notices *n, const struct ctl *c, const struct msg_answer_status *m)
 {
     char path[4096];
@@ -76,17 +90,17 @@ static void notice_state(struct notices *n, const struct ctl *c, const struct ms
     if (stat(path, &st) == 0)
         add(n, "correct the PIN file, then signetctl pin retry", "the token refused the PIN");
     else if (m->signers_ready == 0)
-        add(n, "is the token plugged in? signetd tries again by itself; see its log",
+        add(n,
+            m->token_fault == TOKEN_PIN_LAST
+                ? "log in once with the right PIN by another tool, then signetctl pin retry"
+                : "is the token plugged in? signetd tries again by itself; see its log",
             "no signer is ready%s%s", m->token_detail[0] ? ": " : "", m->token_detail);
     else if (m->signers_ready < m->signers_wanted)
         add(n, "signetd starts the others again; see its log", "%u of %u signers are ready",
             m->signers_ready, m->signers_wanted);
     if (m->problem[0] &&
         !(m->signers_ready < m->signers_wanted && strstr(m->problem, "fewer signers")))
-        add(n,
-            strstr(m->problem, "clock") ? "set the clock right, then signetctl clock accept"
-                                        : "see signetd's log",
-            "%s", m->problem);
+        add(n, step_for(m->problem), "%s", m->problem);
 }
 
 static void print_numbers(const struct msg_answer_status *m)

@@ -24,12 +24,17 @@ struct authority {
     struct channel *channel;
     struct authority_handlers handlers;
     void *arg;
-    uint32_t credits, used, used_anonymous;
+    uint32_t credits, used, used_anonymous, used_signing;
     uint64_t last_id;
     LIST_HEAD(, question) questions;
 };
 
 /* ---- questions ---- */
+
+static unsigned waits_for_token(enum msg_type type)
+{
+    return type == MSG_issue || type == MSG_renew;
+}
 
 static void question_free(struct question *q)
 {
@@ -37,6 +42,7 @@ static void question_free(struct question *q)
     LIST_REMOVE(q, next);
     a->used--;
     a->used_anonymous -= q->anonymous != 0;
+    a->used_signing -= waits_for_token(q->type);
     event_free(q->deadline);
     free(q);
 }
@@ -79,6 +85,7 @@ static struct question *question_new(struct authority *a, enum msg_type type, in
     LIST_INSERT_HEAD(&a->questions, q, next);
     a->used++;
     a->used_anonymous += q->anonymous != 0;
+    a->used_signing += waits_for_token(type);
     return q;
 }
 
@@ -86,7 +93,8 @@ int authority_ask(struct authority *a, enum msg_type type, const void *body, int
                   void (*answered)(enum msg_type type, const union answer *answer, void *arg),
                   void *arg, struct question **out, struct err *err)
 {
-    if (a->used >= a->credits || (anonymous && a->used_anonymous >= (a->credits + 1) / 2))
+    if (a->used >= a->credits || (anonymous && a->used_anonymous >= (a->credits + 1) / 2) ||
+        (waits_for_token(type) && a->used_signing >= (a->credits * 3 + 3) / 4))
         return err_set(err, ERR_busy, NULL);
     struct question *q = question_new(a, type, anonymous);
     if (!q)

@@ -39,7 +39,8 @@ void authority_free(struct authority *a); /* NULL is fine; no question is answer
 /* Asks. answered() is called once, from the loop: with the answer that belongs to the question, or
  * with answer_error; at the deadline with busy. A list's is called for each answer_row before that.
  * It is not called after question_forget().
- * anonymous: from nobody known; such questions get at most half of the credits.
+ * anonymous: from nobody known; such questions get at most half of the credits, and those that wait
+ * for the token three quarters, so that lookups go on when it hangs.
  * -1: error busy. */
 int authority_ask(struct authority *a, enum msg_type type, const void *body, int anonymous,
                   void (*answered)(enum msg_type type, const union answer *answer, void *arg),

@@ -230,13 +230,15 @@ int document_not_modified(const struct document *doc, const char *if_none_match,
     if (!if_modified_since)
         return 0;
     const char *end = strptime(if_modified_since, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-    return end && !*end && doc->modified <= (int64_t)timegm(&tm);
+    return end && !*end && doc->modified == (int64_t)timegm(&tm);
 }
 
 int64_t document_max_age(const struct document *doc, int64_t now)
 {
     if (doc->expires == 0)
         return 24 * 3600;
+    if (now < doc->modified) /* the clock is behind */
+        now = doc->modified;
     return doc->expires > now ? doc->expires - now : 0;
 }
 

@@ -39,11 +39,13 @@ const struct document *documents_find(const struct documents *d, const char *pat
  * (none is published yet) or internal. */
 struct blob *documents_crl_answer(struct documents *d, struct err *err);
 
-/* Whether a conditional request is answered 304 (RFC 9110 section 13.2.2). Either may be NULL. */
+/* Whether a conditional request is answered 304 (RFC 9110 section 13.2.2). Either may be NULL. A
+ * date must be the very one: after a clock that was ahead, the newer document has the older date. */
 int document_not_modified(const struct document *doc, const char *if_none_match,
                           const char *if_modified_since);
 
-/* Seconds for which a cache may keep it: until it expires; a day when it never does. */
+/* Seconds for which a cache may keep it: until it expires, and not longer than its whole life,
+ * whatever the clock; a day when it never does. */
 int64_t document_max_age(const struct document *doc, int64_t now);
 
 /* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 section 5.6.7); out holds 32. */

@@ -66,11 +66,14 @@ static void become(const char *path, char *const argv[], const int source[AT_COU
 {
     sigset_t none;
     sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    /* the supervisor's handlers would tell the supervisor of this child's signals */
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGCHLD, SIG_DFL);
     /* a terminal's signals go to its whole group; what to do about them the supervisor decides */
     signal(SIGHUP, SIG_IGN);
     signal(SIGINT, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     place_descriptors(source);
     if (role == PROC_SIGNER)
         for (size_t i = 0; config->env[i]; i++)
@@ -107,9 +110,13 @@ static pid_t spawn(struct supervisor *s, enum role_name role, unsigned number,
         log_error("%s: %s; is Signet installed whole?", path, strerror(errno));
         return -1;
     }
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before); /* in the child until become() has let go of handlers */
     pid_t pid = fork();
     if (pid == 0)
         become(path, argv, source, s->config, role);
+    sigprocmask(SIG_SETMASK, &before, NULL);
     if (pid < 0)
         log_error("cannot start %s: %s", path, strerror(errno));
     return pid;

@@ -30,6 +30,41 @@
 #include "common/log.h"
 #include "server/supervisor/supervisor.h"
 
+/* What signetd writes is its own, and what it trusts is written by nobody else. */
+static int check_file(const struct config *c, const char *name, int own, struct err *err)
+{
+    char path[4096];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s", c->state, name);
+    if (lstat(path, &st) || S_ISLNK(st.st_mode))
+        return 0; /* who needs it says what is wrong with it */
+    if (st.st_uid != geteuid() && (own || st.st_uid != 0))
+        return err_set(err, ERR_storage_unavailable,
+                       "%s belongs to user %u, but signetd runs as user %u; chown it", path,
+                       st.st_uid, geteuid());
+    if (st.st_mode & (S_IWGRP | S_IWOTH))
+        return err_set(err, ERR_storage_unavailable,
+                       "%s can be written by others than its owner; find out who did, then: chmod "
+                       "go-w %s",
+                       path, path);
+    return 0;
+}
+
+static int check_files(const struct config *c, struct err *err)
+{
+    static const char *const own[] = {
+        "signet.db", "signet.db-wal", "signet.db-shm",    "journal.log", "certs",
+        "crl.der",   "listener.pem",  "listener-key.pem", "lock"};
+    static const char *const given[] = {"intermediate.pem", "ca-chain.pem", "root-crl.der"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (check_file(c, own[i], 1, err))
+            return -1;
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        if (check_file(c, given[i], 0, err))
+            return -1;
+    return 0;
+}
+
 /* Who can write there can change what this CA knows; and what root would write into the folder of
  * the server's user, that user could not read any more. */
 static int check_state(const struct config *c, struct err *err)
@@ -48,7 +83,7 @@ static int check_state(const struct config *c, struct err *err)
         return err_set(err, ERR_storage_unavailable,
                        "[server] state %s can be written by others than its owner; chmod go-w %s",
                        c->state, c->state);
-    return 0;
+    return check_files(c, err);
 }
 
 /* The dying children of a signetd that was killed may hold it for a moment. */
@@ -58,7 +93,11 @@ static int lock_state(struct supervisor *s, struct err *err)
     snprintf(path, sizeof path, "%s/lock", s->config->state);
     s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (s->lock < 0)
-        return err_set(err, ERR_storage_unavailable, "%s: %s", path, strerror(errno));
+        return err_set(err, ERR_storage_unavailable, "%s: %s%s", path, strerror(errno),
+                       errno == EROFS
+                           ? "; the disk must be writable: see dmesg, mount -o remount,rw"
+                       : errno == ENOSPC ? "; make room"
+                                         : "; it is made anew when it is moved aside");
     for (int i = 0; i < 50; i++) {
         if (flock(s->lock, LOCK_EX | LOCK_NB) == 0)
             return 0;
@@ -143,7 +182,7 @@ static int serve(struct supervisor *s)
     if (s->exit_code == 0)
         log_info("stopped");
     else
-        log_error("signetd does not start; see above");
+        log_error("signetd does not start; see above, and docs/recovery.md");
     return s->exit_code;
 }
 

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/file.h"
-#include "common/log.h"
 #include "server/supervisor/supervisor.h"
 
 int pin_get(struct secret **out, const struct config *config, struct err *err)
@@ -36,9 +36,10 @@ static void path_of(char out[PATH_MAX], const struct config *config)
 int pin_was_refused(const struct config *config, struct err *err)
 {
     char path[PATH_MAX];
+    struct stat st;
     path_of(path, config);
-    if (access(path, F_OK) != 0)
-        return 0;
+    if (lstat(path, &st) && errno == ENOENT)
+        return 0; /* any other failure may hide it */
     return err_set(
         err, ERR_token_unavailable,
         "%s stands: the token refused the PIN before, and another wrong try may lock it. "
@@ -46,16 +47,15 @@ int pin_was_refused(const struct config *config, struct err *err)
         path);
 }
 
-void pin_refused_now(const struct config *config, const char *detail)
+int pin_record_refusal(const struct config *config, const char *detail, struct err *err)
 {
     char path[PATH_MAX];
-    struct err err;
+    struct stat st;
     path_of(path, config);
-    if (access(path, F_OK) == 0)
-        return;
+    if (lstat(path, &st) == 0)
+        return 0;
     struct bytes text = {(const uint8_t *)detail, strlen(detail)};
-    if (file_write(path, text, 0644, 1, &err))
-        fatal("the refused PIN cannot be remembered (%s): it must not be tried again", err.text);
+    return file_write(path, text, 0644, 1, err);
 }
 
 int pin_forget_refusal(const struct config *config, struct err *err)

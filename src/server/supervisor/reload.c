@@ -88,6 +88,9 @@ static int prepare(struct supervisor *fresh, const struct supervisor *old, struc
     if (memcmp(fresh->ca_sha256, old->ca_sha256, 32) != 0)
         return err_set(err, ERR_field_value,
                        "[ca] certificate is another one now; that takes a restart");
+    if (token_differs(old->config, fresh->config) && old->pin_unrecorded)
+        return err_set(err, ERR_token_unavailable,
+                       "the token refused the PIN; correct it, then run: signetctl pin retry");
     if (token_differs(old->config, fresh->config) &&
         (pin_was_refused(old->config, err) || pin_get(&fresh->pin, fresh->config, err)))
         return -1;

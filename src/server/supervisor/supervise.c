@@ -14,6 +14,7 @@
 #define OTHERS_STOP_DEADLINE 15000
 #define BACKOFF_FIRST 100
 #define BACKOFF_MOST 30000
+#define RECORD_AGAIN 1000
 #define LIVED_WELL 5000 /* who lived as long starts again at once */
 
 /* ---- starting and starting again ---- */
@@ -210,6 +211,21 @@ static void on_ready(struct child *c)
     }
 }
 
+static void record_refusal(struct supervisor *s, const char *detail)
+{
+    struct err err;
+    int was = s->pin_unrecorded;
+    s->pin_unrecorded = pin_record_refusal(s->config, detail, &err) != 0;
+    s->record_at = monotonic_ms() + RECORD_AGAIN;
+    if (s->pin_unrecorded && !was)
+        log_error(
+            "the refused PIN cannot be remembered (%s): do not restart signetd, which would try "
+            "it once more, until there is room and %s/pin-refused stands",
+            err.text, s->config->state);
+    else if (was && !s->pin_unrecorded)
+        log_info("%s/pin-refused stands now", s->config->state);
+}
+
 static void on_failed(struct child *c, const struct msg_failed *m)
 {
     struct err err;
@@ -218,7 +234,7 @@ static void on_failed(struct child *c, const struct msg_failed *m)
     c->fault = m->fault;
     snprintf(c->detail, sizeof c->detail, "%s", err.text);
     if (m->fault == TOKEN_PIN_REFUSED && c->role == PROC_SIGNER)
-        pin_refused_now(c->s->config, m->detail);
+        record_refusal(c->s, m->detail);
 }
 
 static void pin_retry(struct supervisor *s)
@@ -236,7 +252,7 @@ static void pin_retry(struct supervisor *s)
         return;
     }
     log_info("the PIN is tried again, as signetctl asked");
-    s->pin_blocked = 0;
+    s->pin_blocked = s->pin_unrecorded = 0;
     for (unsigned i = 0; i < s->config->signers; i++)
         s->signers[i].not_before = s->signers[i].backoff = 0;
 }
@@ -280,6 +296,22 @@ void on_child_message(struct child *c, const struct msg *m)
 
 /* ---- what becomes of one that ended ---- */
 
+/* "" when another knows better: who had it killed. */
+static void say_cause(struct child *c)
+{
+    int number = WIFSIGNALED(c->status) ? WTERMSIG(c->status) : 0;
+    if (c->detail[0] || number == SIGKILL || !number)
+        return;
+    if (number == SIGALRM)
+        snprintf(c->detail, sizeof c->detail,
+                 "the token does not sign: its trial signature took longer than sign_deadline");
+    else
+        snprintf(c->detail, sizeof c->detail,
+                 "it was ended by signal %d, in the PKCS#11 module %s; if it goes on, ask its "
+                 "vendor",
+                 number, c->s->config->module);
+}
+
 static void say_end(const struct child *c)
 {
     if (c->detail[0])
@@ -300,11 +332,8 @@ static void signer_ended(struct supervisor *s, struct child *c)
         return; /* of a configuration that is no more */
     slot->child = NULL;
     back_off(slot, c);
-    if (c->fault)
-        tell_token_state(s, c->fault, c->detail);
-    else
-        tell_token_state(s, TOKEN_LOST, "the signer process ended");
-    if (s->phase == STARTING && is_configuration_fault(c->fault))
+    tell_token_state(s, c->fault ? c->fault : TOKEN_LOST, c->detail);
+    if (s->phase == STARTING && is_configuration_fault(c->fault) && !s->pin_unrecorded)
         stop(s, 1);
     else if (c->fault && !c->ready) /* the same awaits the others: give the token time */
         for (unsigned i = 0; i < s->config->signers; i++) {
@@ -340,6 +369,8 @@ static void authority_ended(struct supervisor *s, struct child *c)
 void on_child_end(struct child *c)
 {
     struct supervisor *s = c->s;
+    if (c->role == PROC_SIGNER)
+        say_cause(c);
     if (s->phase != STOPPING || c->detail[0])
         say_end(c);
     if (c->role == PROC_AUTHORITY)
@@ -367,6 +398,8 @@ static void on_tick(evutil_socket_t socket, short what, void *arg)
         restart_all(s);
         return;
     }
+    if (s->pin_unrecorded && monotonic_ms() >= s->record_at)
+        record_refusal(s, "the token refused the PIN");
     if (!s->authority || !s->authority->ready)
         return;
     start_signers(s);

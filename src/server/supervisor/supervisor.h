@@ -52,6 +52,8 @@ struct supervisor {
     unsigned front_number; /* of the one started last: an old and a new one are never confused */
     const char *config_path;
     int pin_blocked;    /* no login until `signetctl pin retry` */
+    int pin_unrecorded; /* a refusal that STATE/pin-refused does not tell of yet */
+    int64_t record_at;  /* when that is tried again */
     int announced;      /* "ready" was logged */
     int64_t stop_since; /* of the current step of stopping */
     int exit_code;
@@ -103,8 +105,9 @@ int listen_on(const char *address, char text[80], struct err *err);
 int pin_get(struct secret **out, const struct config *config, struct err *err);
 /* STATE/pin-refused stands: err says what to do. */
 int pin_was_refused(const struct config *config, struct err *err);
-/* Durable before the process does anything else; ends it when it cannot be. */
-void pin_refused_now(const struct config *config, const char *detail);
+/* Writes it, durably. When it cannot be written, signetd must not end: whatever starts it again
+ * would spend the next try. */
+int pin_record_refusal(const struct config *config, const char *detail, struct err *err);
 int pin_forget_refusal(const struct config *config, struct err *err);
 
 #endif
