@@ -51,9 +51,14 @@ static int open_part(struct flash_part *part, const char *text, struct failure *
     if (part->fd < 0 || fstat(part->fd, &st))
         return fail(f, EXIT_LOCAL, "local_file", "cannot open %s: %s", text + len + 1,
                     strerror(errno));
-    if (S_ISREG(st.st_mode) && st.st_size > 0)
-        return 0;
-    return fail(f, EXIT_LOCAL, "local_file", "%s is no file with something in it", text + len + 1);
+    char first = 0;
+    if (!S_ISREG(st.st_mode) || pread(part->fd, &first, 1, 0) != 1)
+        return fail(f, EXIT_LOCAL, "local_file", "%s is no file with something in it",
+                    text + len + 1);
+    if (first == ':') /* esptool would take its addresses, not the offset */
+        return fail(f, EXIT_LOCAL, "local_file", "%s is Intel HEX; give the binary, the .bin",
+                    text + len + 1);
+    return 0;
 }
 
 static int open_firmware(struct work *w, struct failure *f)

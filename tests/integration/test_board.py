@@ -19,6 +19,11 @@ FULL = os.environ.get("SIGNET_FULL") == "1"
 MACS = iter(range(1, 1 << 20))
 
 
+def binary(size):
+    """Anything but what esptool takes for Intel HEX (a colon) or for firmware (E9)."""
+    return b"\1" + os.urandom(size - 1)
+
+
 def drive(board, *command, code=0):
     return run(esptool(), "--port", board.port, "--before", "no_reset", "--after", "no_reset", *command, code=code)
 
@@ -31,7 +36,7 @@ WAYS = [("esp32", "--no-stub"), ("esp32c3", "")]
 def test_the_board_itself(tmp_path, chip, how):
     """What the other tests stand on: esptool reads and writes it, by the ROM and by its stub."""
     how = [how] if how else []
-    data = os.urandom(20000)
+    data = binary(20000)
     (tmp_path / "data").write_bytes(data)
     with Board(tmp_path / "board", chip) as board:
         said = drive(board, *how, "read_mac").stdout
@@ -174,9 +179,11 @@ def test_firmware_and_secure_cert(bench, plug, tmp_path):
     before = bytes(board.flash)
     assert bench.flash(board, "--format", "secure-cert", code=5)["code"] == "no_partition_table"
     assert bench.list(board) == ["issued"] and bench.has_key(board) and board.writes == []
-    app = os.urandom(50001)  # no multiple of anything
+    app = binary(50001)  # no multiple of anything
     (tmp_path / "app.bin").write_bytes(app)
     (tmp_path / "-table.bin").write_bytes(TABLE)
+    (tmp_path / "app.hex").write_text(":00000001FF\n")
+    assert "Intel HEX" in bench.flash(board, "--firmware", f"0x10000={tmp_path}/app.hex", code=5)["message"]
     bench.flash(board, "--format", "secure-cert", "--firmware", f"0x10000={tmp_path}/app.bin", "--firmware",
                 f"0x8000={tmp_path}/-table.bin")
     assert content(board, 0x10000, len(app)) == app and content(board, TABLE_AT, len(TABLE)) == TABLE
