@@ -48,15 +48,7 @@ static int provision_and_print(struct session *s, const struct board *b, int jso
 
 static void print_flashed_json(const struct flashed *d)
 {
-    const struct board_mark *m = &d->mark;
-    cJSON *o = provisioned_json(&d->device);
-    cJSON_AddBoolToObject(o, "flashed", 1);
-    cJSON_AddBoolToObject(o, "verified", 1);
-    cJSON_AddBoolToObject(o, "key_removed", !m->keep_key);
-    cJSON_AddStringToObject(o, "chip", m->chip);
-    cJSON_AddStringToObject(o, "partition", m->partition);
-    cJSON_AddNumberToObject(o, "offset", m->offset);
-    cJSON_AddNumberToObject(o, "size", m->size);
+    cJSON *o = flashed_json(d);
     json_print(o);
     cJSON_Delete(o);
 }

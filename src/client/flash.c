@@ -107,10 +107,11 @@ static int is_to_be_made(struct work *w, const struct board *b, struct failure *
            !(m->replacing && m->done != STEP_VERIFIED && device_has(w->folder, DEVICE_KEY));
 }
 
-static int check_key_is_there(const struct work *w, struct failure *f)
+static int check_what_is_there(const struct work *w, struct failure *f)
 {
     const struct board_mark *m = &w->out->mark;
-    if (device_has(w->folder, DEVICE_KEY))
+    int has_key = device_has(w->folder, DEVICE_KEY);
+    if (has_key && (!w->plan->once || m->done != STEP_VERIFIED))
         return 0;
     if (m->done != STEP_VERIFIED)
         return fail(f, EXIT_LOCAL, "local_file",
@@ -120,9 +121,8 @@ static int check_key_is_there(const struct work *w, struct failure *f)
     if (m->told != STEP_VERIFIED)
         return 0;
     return fail(f, EXIT_LOCAL, "already_flashed",
-                "%s was flashed and verified on %s, and its key is on the board alone; --replace "
-                "gives it a new key and certificate",
-                w->tool.mac, m->since);
+                "%s was flashed and verified on %s%s; --replace gives it a new key and certificate",
+                w->tool.mac, m->since, has_key ? "" : ", and its key is on the board alone");
 }
 
 static int provide(struct work *w, const struct board *wanted, struct failure *f)
@@ -146,7 +146,7 @@ static int provide(struct work *w, const struct board *wanted, struct failure *f
     device->resumed = 1;
     if (strcmp(w->out->mark.serial, device->serial) != 0) /* renewed since */
         w->out->mark = (struct board_mark){.replacing = w->out->mark.replacing};
-    return check_key_is_there(w, f);
+    return check_what_is_there(w, f);
 }
 
 static int lock_folder(struct work *w, struct failure *f)
@@ -320,8 +320,11 @@ static int tell_the_end(struct work *w, struct failure *f)
 
 static int go(struct work *w, const struct board *b, struct failure *f)
 {
-    if (open_firmware(w, f) || meet(&w->tool, w->plan, b->mac, f) || provide(w, b, f) ||
-        lock_folder(w, f))
+    if (open_firmware(w, f))
+        return -1;
+    int rc = meet(&w->tool, w->plan, b->mac, f);
+    memcpy(w->out->mac, w->tool.mac, sizeof w->out->mac);
+    if (rc || provide(w, b, f) || lock_folder(w, f))
         return -1;
     w->out->already = is_done(w);
     if (!w->out->already && flash(w, f))
@@ -350,6 +353,20 @@ int flash_board(struct flashed *out, struct session *s, const struct board *b,
 void flashed_free(struct flashed *out)
 {
     provisioned_free(&out->device);
+}
+
+cJSON *flashed_json(const struct flashed *d)
+{
+    const struct board_mark *m = &d->mark;
+    cJSON *o = provisioned_json(&d->device);
+    cJSON_AddBoolToObject(o, "flashed", 1);
+    cJSON_AddBoolToObject(o, "verified", 1);
+    cJSON_AddBoolToObject(o, "key_removed", !m->keep_key);
+    cJSON_AddStringToObject(o, "chip", m->chip);
+    cJSON_AddStringToObject(o, "partition", m->partition);
+    cJSON_AddNumberToObject(o, "offset", m->offset);
+    cJSON_AddNumberToObject(o, "size", m->size);
+    return o;
 }
 
 int flash_identify(char mac[MAC_TEXT_SIZE], const struct flash_plan *plan, struct failure *f)

@@ -20,9 +20,11 @@ struct flash_plan {
     const char *partition;         /* its name; NULL: the only one of its kind */
     struct image_options image;    /* size: the partition's */
     int keep_key;
+    int once; /* a board that is flashed, verified and told of is refused, also with its key here */
 };
 
 struct flashed {
+    char mac[MAC_TEXT_SIZE]; /* the board's, also after a failure; "": it has not said it */
     struct provisioned device;
     struct board_mark mark;
     int already; /* the board was flashed and verified by an earlier run */
@@ -43,5 +45,8 @@ int flash_board(struct flashed *out, struct session *s, const struct board *b,
                 const struct flash_plan *plan, struct failure *f)
     __attribute__((warn_unused_result));
 void flashed_free(struct flashed *out);
+
+/* As one object; cJSON_Delete(). */
+cJSON *flashed_json(const struct flashed *d) __attribute__((warn_unused_result));
 
 #endif

@@ -1,24 +1,45 @@
 #include "client/interrupt.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-static volatile sig_atomic_t caught;
+static volatile sig_atomic_t caught, asked;
+static const char *volatile held;
 
 static void note(int signal_number)
 {
-    caught = signal_number;
+    const char *words = held;
+    int before = errno;
+    if (words && !asked && write(STDERR_FILENO, words, strlen(words)) >= 0) {
+        asked = signal_number;
+    } else {
+        caught = signal_number;
+        signal(signal_number, SIG_DFL); /* one more ends the process at once */
+    }
+    errno = before;
 }
 
 void interrupt_catch(void)
 {
-    struct sigaction act = {.sa_handler = note, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &act, NULL); /* a second Ctrl-C ends the process at once */
+    struct sigaction act = {.sa_handler = note};
+    sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
     act.sa_handler = SIG_IGN;
-    act.sa_flags = 0;
     sigaction(SIGPIPE, &act, NULL);
+}
+
+void interrupt_hold(const char *words)
+{
+    held = words;
+}
+
+int interrupt_asked(void)
+{
+    return asked;
 }
 
 int interrupted(void)
