@@ -1,17 +1,11 @@
 #include "client/results.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "client/csv_file.h"
 #include "client/csv_line.h"
-#include "common/file.h"
 
-#define SIZE_MAX_READ ((size_t)512 * 1024 * 1024)
 #define ISSUED "issued"
 #define FAILED "failed"
 
@@ -23,10 +17,9 @@ static const char *const columns[COLUMNS] = {
     [FOLDER] = "folder", [ERROR] = "error",           [MESSAGE] = "message"};
 
 struct results {
-    const char *path, *profile;
+    struct csv_file file;
+    const char *profile;
     const struct device_list *list;
-    int fd; /* locked */
-    off_t size;
     char *done; /* one for each board */
 };
 
@@ -66,7 +59,7 @@ static int is_foreign(const struct results *r, struct failure *f)
     return fail(f, EXIT_LOCAL, "already_exists",
                 "%s is not the results of this batch (its columns are others); it is never "
                 "overwritten: move it away, or give another --results",
-                r->path);
+                r->file.path);
 }
 
 static void mark_done(struct results *r, const char *mac, const char *profile)
@@ -112,50 +105,14 @@ static int sift(struct results *r, struct buf *kept, struct bytes text, struct f
 
 /* ---- opening ---- */
 
-static int cannot(const struct results *r, const char *what, struct failure *f)
-{
-    return fail(f, EXIT_LOCAL, "local_file", "cannot %s the results %s: %s", what, r->path,
-                strerror(errno));
-}
-
-static int is_same_file(const struct results *r)
-{
-    struct stat by_name, held;
-    return stat(r->path, &by_name) == 0 && fstat(r->fd, &held) == 0 &&
-           by_name.st_dev == held.st_dev && by_name.st_ino == held.st_ino;
-}
-
-static int open_locked(struct results *r, struct failure *f)
-{
-    r->fd = open(r->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
-    if (r->fd < 0)
-        return cannot(r, "open", f);
-    if (flock(r->fd, LOCK_EX | LOCK_NB) == 0 && is_same_file(r))
-        return 0;
-    return fail(f, EXIT_LOCAL, "busy", "another signet batch is writing %s right now", r->path);
-}
-
-static int replace_file(struct results *r, struct bytes kept, struct failure *f)
-{
-    struct err err;
-    int old = r->fd;
-    int rc = file_write(r->path, kept, 0644, 1, &err) ? fail_err(f, EXIT_LOCAL, &err)
-                                                      : open_locked(r, f);
-    close(old);
-    if (rc && r->fd == old)
-        r->fd = -1;
-    return rc;
-}
-
-static int go_on_with(struct results *r, struct failure *f)
+static int go_on_with(struct results *r, const char *path, struct failure *f)
 {
     struct buf text = {0}, kept = {0};
-    struct err err;
-    int rc = file_read(&text, r->path, SIZE_MAX_READ, &err) ? fail_err(f, EXIT_LOCAL, &err)
-                                                            : sift(r, &kept, buf_view(&text), f);
+    int rc = csv_file_open(&r->file, path, &text, f);
+    if (rc == 0)
+        rc = sift(r, &kept, buf_view(&text), f);
     if (rc == 0 && !bytes_equal(buf_view(&text), buf_view(&kept)))
-        rc = replace_file(r, buf_view(&kept), f);
-    r->size = (off_t)kept.len;
+        rc = csv_file_replace(&r->file, buf_view(&kept), f);
     buf_free(&text);
     buf_free(&kept);
     return rc;
@@ -169,9 +126,9 @@ int results_open(struct results **out, const char *path, const struct device_lis
     struct results *r = calloc(1, sizeof *r);
     if (!r)
         return fail_memory(f);
-    *r = (struct results){.path = path, .profile = profile, .list = list, .fd = -1};
+    *r = (struct results){.file = {.fd = -1}, .profile = profile, .list = list};
     r->done = calloc(list->count, 1);
-    if (!r->done ? fail_memory(f) : open_locked(r, f) || go_on_with(r, f)) {
+    if (!r->done ? fail_memory(f) : go_on_with(r, path, f)) {
         results_close(r);
         return -1;
     }
@@ -183,8 +140,7 @@ void results_close(struct results *r)
 {
     if (!r)
         return;
-    if (r->fd >= 0)
-        close(r->fd);
+    csv_file_close(&r->file);
     free(r->done);
     free(r);
 }
@@ -195,20 +151,6 @@ int results_is_done(const struct results *r, size_t index)
 }
 
 /* ---- a board more ---- */
-
-/* Whole or not at all: half a line of a full disk is taken back. */
-static int append(struct results *r, struct bytes line, struct failure *f)
-{
-    ssize_t n = write(r->fd, line.data, line.len);
-    if (n == (ssize_t)line.len && fdatasync(r->fd) == 0) {
-        r->size += n;
-        return 0;
-    }
-    if (n >= 0 && n < (ssize_t)line.len)
-        errno = ENOSPC;
-    cannot(r, "write", f);
-    return ftruncate(r->fd, r->size) ? cannot(r, "mend", f) : -1;
-}
 
 int results_add(struct results *r, size_t index, const struct provisioned *p,
                 const struct failure *why, struct failure *f)
@@ -224,8 +166,9 @@ int results_add(struct results *r, size_t index, const struct provisioned *p,
                                 [ERROR] = p ? "" : why->code,
                                 [MESSAGE] = p ? "" : why->text};
     struct buf line = {0};
-    int rc =
-        add_line(&line, own, r->list, d->cells) ? fail_memory(f) : append(r, buf_view(&line), f);
+    int rc = add_line(&line, own, r->list, d->cells)
+                 ? fail_memory(f)
+                 : csv_file_append(&r->file, buf_view(&line), f);
     buf_free(&line);
     return rc;
 }

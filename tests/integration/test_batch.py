@@ -422,7 +422,7 @@ def test_one_at_a_time(batch):
     process = b.start(key_type="rsa:4096")
     wait_for(b.results.exists, "results")
     wait_for(lambda: b.lines() == 1, "the results are begun")
-    assert "another signet batch is writing" in b.run(code=5).stderr
+    assert "another signet is writing" in b.run(code=5).stderr
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(PATIENCE)
     b.run()
