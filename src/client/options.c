@@ -116,16 +116,16 @@ static const struct row rows[] = {
     {"json", NULL, AT(json), FOR_ALL, "print one JSON object a line", 0},
     {"help", NULL, AT(help), FOR_ALL, "this text", 0},
 };
-enum { ROWS = sizeof rows / sizeof rows[0] };
+enum { ROWS = sizeof rows / sizeof rows[0], FIRST = 256 /* behind all characters, such as '?' */ };
 
-/* The command's part of the table in getopt_long()'s form; val is the row's index. */
+/* The command's part of the table in getopt_long()'s form; val is FIRST and the row's index. */
 static void long_options(struct option out[ROWS + 1], const struct command *c)
 {
     size_t n = 0;
     for (int i = 0; i < ROWS; i++)
         if (rows[i].commands & (unsigned)c->bit)
             out[n++] = (struct option){
-                rows[i].name, rows[i].value ? required_argument : no_argument, NULL, i + 1};
+                rows[i].name, rows[i].value ? required_argument : no_argument, NULL, FIRST + i};
     out[n] = (struct option){0};
 }
 
@@ -179,7 +179,7 @@ int options_parse(struct options *o, const struct command *c, int argc, char **a
             break;
         if (i == '?')
             return refuse_option(c, argv[at], f);
-        if (store(o, &rows[i - 1], c, f))
+        if (store(o, &rows[i - FIRST], c, f))
             return -1;
     }
     if (optind < argc && ((unsigned)c->bit & (unsigned)(WITH_OPERAND)))
