@@ -7,6 +7,7 @@
 int cmd_init(const struct options *o, struct failure *f);
 int cmd_provision(const struct options *o, struct failure *f);
 int cmd_batch(const struct options *o, struct failure *f);
+int cmd_station(const struct options *o, struct failure *f);
 int cmd_renew(const struct options *o, struct failure *f);
 int cmd_server_cert(const struct options *o, struct failure *f);
 int cmd_revoke(const struct options *o, struct failure *f);

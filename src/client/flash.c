@@ -73,6 +73,22 @@ static int open_firmware(struct work *w, struct failure *f)
     return 0;
 }
 
+static void close_firmware(struct work *w)
+{
+    for (size_t i = 0; i < w->firmware_count; i++)
+        if (w->firmware[i].fd >= 0)
+            close(w->firmware[i].fd);
+}
+
+int flash_plan_check(const struct flash_plan *plan, struct failure *f)
+{
+    struct work w = {.plan = plan};
+    int rc = esptool_find(&w.tool.program, plan->esptool, f) || open_firmware(&w, f) ? -1 : 0;
+    close_firmware(&w);
+    esptool_close(&w.tool);
+    return rc;
+}
+
 /* ---- which board, which folder ---- */
 
 /* mac: the one that it must have; NULL: any */
@@ -339,9 +355,7 @@ int flash_board(struct flashed *out, struct session *s, const struct board *b,
     struct work w = {.s = s, .plan = plan, .out = out, .lock = -1};
     *out = (struct flashed){0};
     int rc = go(&w, b, f);
-    for (size_t i = 0; i < w.firmware_count; i++)
-        if (w.firmware[i].fd >= 0)
-            close(w.firmware[i].fd);
+    close_firmware(&w);
     if (w.lock >= 0)
         close(w.lock);
     buf_wipe(&w.image);

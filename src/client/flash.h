@@ -34,6 +34,10 @@ struct flashed {
 int flash_plan_take(struct flash_plan *out, const struct options *o, const struct settings *s,
                     struct failure *f) __attribute__((warn_unused_result));
 
+/* Are esptool and the firmware's files there? */
+int flash_plan_check(const struct flash_plan *plan, struct failure *f)
+    __attribute__((warn_unused_result));
+
 /* Reads the MAC of the board at the port, with no more than that done. mac: "", or the one that it
  * must be. */
 int flash_identify(char mac[MAC_TEXT_SIZE], const struct flash_plan *plan, struct failure *f)

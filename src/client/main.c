@@ -61,6 +61,23 @@ static const struct command commands[] = {
      "A file:\n"
      "  mac,profile,site\n"
      "  24:0a:c4:12:34:56,device,hall 7"},
+    {"station", FOR_STATION, cmd_station,
+     "[--limit N] [--firmware OFFSET=FILE]... [--profile NAME] [--out DIR]\n"
+     "                      [--ports PATTERN]",
+     "provision and flash board after board",
+     "Waits for a board on a new serial port, does what signet provision --flash does, and shows "
+     "PASS\n"
+     "or FAIL, the MAC and the reason. The board must be taken off before the next is begun; of "
+     "two\n"
+     "that are plugged in, one is done after the other. A board that was done before is asked "
+     "about\n"
+     "(or, without a terminal, fails). A port that is there at the start is left alone.\n\n"
+     "Ctrl-C ends after the board that is under way, a second one at once; the same board plugged "
+     "in\n"
+     "again goes on where it was. While the server is away boards fail, and the station goes on.",
+     "  signet station --out devices --firmware 0x10000=app.bin --limit 50\n"
+     "  signet station --out devices --ports '/dev/serial/by-id/*CP2102*'\n"
+     "  signet station --out devices --json </dev/null | jq -r '[.result, .mac] | @csv'"},
     {"renew", FOR_RENEW, cmd_renew, "DIR | --mac MAC [--new-key] [--out DIR]",
      "get a device's next certificate, by its present one",
      "Connects with the device's own key and certificate, so that no operator is needed, and asks "

@@ -20,7 +20,8 @@ enum command_bit {
     FOR_DOCTOR = 2048,
     FOR_BATCH = 4096,
     FOR_IMAGE = 8192,
-    FOR_ALL = 16383
+    FOR_STATION = 16384,
+    FOR_ALL = 32767
 };
 
 /* An option that may be given several times. */
@@ -43,7 +44,7 @@ struct options {
     const char *jobs, *results;
     const char *format, *encoding, *size, *space, *key_name, *cert_name, *chain_name, *ca_name;
     const char *keys, *keys_out, *inspect;
-    const char *port, *baud, *esptool, *partition;
+    const char *port, *ports, *baud, *esptool, *partition;
     struct values names, firmware;
     const char *operand; /* the one argument that is not an option */
     int replace, new_key, offline, encrypt, flash, keep_key, json, help;
