@@ -66,6 +66,7 @@ class Verdicts:
 def test_whole_way(tmp_path, key_type, root_type):
     with Site(Kit(tmp_path / "kit", key_type, root_type), tmp_path / "site") as site:
         site.start()
+        assert "warning" not in site.log(), site.log()
         site.client()
         out = site.dir / "devices"
         site.signet("provision", "--mac", MAC, "--key-type", "ec:p256" if key_type < "r" else "rsa:2048", "--out", out)
