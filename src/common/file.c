@@ -177,11 +177,17 @@ static int copy_and_digest(int to, int from, uint8_t digest[32], uint64_t *size)
     return ok ? 0 : -1;
 }
 
+static int keep_time(int to, int from)
+{
+    struct stat st;
+    return fstat(from, &st) ? -1 : futimens(to, (struct timespec[]){st.st_atim, st.st_mtim});
+}
+
 int file_sealed_copy(int file, uint8_t digest[32], uint64_t *size, struct err *err)
 {
     int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-    if (fd >= 0 && copy_and_digest(fd, file, digest, size) == 0 &&
+    if (fd >= 0 && copy_and_digest(fd, file, digest, size) == 0 && keep_time(fd, file) == 0 &&
         fcntl(fd, F_ADD_SEALS, seals) == 0)
         return fd;
     failed(err, "copy", "a file to memory");

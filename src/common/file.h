@@ -23,8 +23,9 @@ int file_sync_parent(const char *path, struct err *err) __attribute__((warn_unus
  * "device.key.a1B2c3". Only where nobody else is at work. */
 void file_sweep(const char *folder, const char *const *names);
 
-/* A sealed copy in memory of an open file, from its start, with the copy's SHA-256 and size: what
- * happens to the file afterwards changes it no more. The descriptor, or -1 with err set. */
+/* A sealed copy in memory of an open file, from its start, of the same date, with the copy's
+ * SHA-256 and size: what happens to the file afterwards changes it no more. The descriptor, or -1
+ * with err set. */
 int file_sealed_copy(int file, uint8_t digest[32], uint64_t *size, struct err *err)
     __attribute__((warn_unused_result));
 

@@ -387,3 +387,70 @@ int crl_finish(struct crl *c, struct bytes signature, int out_fd, struct err *er
         err_prefix(err, "CRL: an invalid one is left");
     return -1;
 }
+
+/* ---- one that was written before ---- */
+
+struct element {
+    struct bytes whole, content;
+    int tag, class;
+};
+
+/* The first of what is left; *rest is what comes behind it. */
+static int next_element(struct element *e, struct bytes *rest)
+{
+    const unsigned char *p = rest->data;
+    long len;
+    int flags = ASN1_get_object(&p, &len, &e->tag, &e->class, (long)rest->len);
+    if (flags & 0x81) /* malformed, or of no length */
+        return -1;
+    e->content = (struct bytes){p, (size_t)len};
+    e->whole = (struct bytes){rest->data, (size_t)(p - rest->data) + (size_t)len};
+    rest->data += e->whole.len;
+    rest->len -= e->whole.len;
+    return 0;
+}
+
+static int next_of_tag(struct element *e, struct bytes *rest, int tag)
+{
+    return next_element(e, rest) || e->tag != tag || e->class != V_ASN1_UNIVERSAL ? -1 : 0;
+}
+
+/* CertificateList (RFC 5280 section 5.1), the signature verified. */
+static int open_list(struct element *tbs, struct bytes der, const struct issuer *issuer)
+{
+    struct element list, alg, sig;
+    uint8_t digest[DIGEST_MAX];
+    if (next_of_tag(&list, &der, V_ASN1_SEQUENCE) || der.len ||
+        next_of_tag(tbs, &list.content, V_ASN1_SEQUENCE) ||
+        next_of_tag(&alg, &list.content, V_ASN1_SEQUENCE) ||
+        next_of_tag(&sig, &list.content, V_ASN1_BIT_STRING) || list.content.len ||
+        sig.content.len < 1 || sig.content.data[0] != 0)
+        return -1;
+    struct bytes signature = {sig.content.data + 1, sig.content.len - 1};
+    size_t len = sign_digest(issuer_alg(issuer), tbs->whole, digest);
+    return issuer_verify(issuer, (struct bytes){digest, len}, signature);
+}
+
+static uint64_t number_in(struct bytes extensions)
+{
+    uint64_t number = 0;
+    X509_EXTENSIONS *all = der_decode(extensions, ASN1_ITEM_rptr(X509_EXTENSIONS));
+    ASN1_INTEGER *n = all ? X509V3_get_d2i(all, NID_crl_number, NULL, NULL) : NULL;
+    if (!n || ASN1_INTEGER_get_uint64(&number, n) != 1)
+        number = 0;
+    ASN1_INTEGER_free(n);
+    sk_X509_EXTENSION_pop_free(all, X509_EXTENSION_free);
+    return number;
+}
+
+uint64_t crl_number(struct bytes der, const struct issuer *issuer)
+{
+    struct element tbs, field;
+    uint64_t number = 0;
+    if (der.len <= LONG_MAX && open_list(&tbs, der, issuer) == 0)
+        while (tbs.content.len && next_element(&field, &tbs.content) == 0)
+            if (field.class == V_ASN1_CONTEXT_SPECIFIC && field.tag == 0)
+                number = number_in(field.content);
+    ERR_clear_error();
+    return number;
+}

@@ -68,4 +68,8 @@ int crl_finish(struct crl *c, struct bytes signature, int out_fd, struct err *er
     __attribute__((warn_unused_result));
 void crl_free(struct crl *c);
 
+/* The CRL number of the issuer's CRL in these bytes; 0: they are none, or have none. Its entries
+ * are passed over: OpenSSL's own d2i_X509_CRL() takes ten times the size of der for them. */
+uint64_t crl_number(struct bytes der, const struct issuer *issuer);
+
 #endif

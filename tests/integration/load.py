@@ -113,7 +113,8 @@ class Load:
 
     def hold(self, line, board):
         line.persist("revoke_cert", serial=board.serial, reason="certificateHold")
-        line.persist("revoke_cert", serial=board.serial, reason="removeFromCRL")
+        # again without request_id, it would be one that is on no hold
+        line.persist("revoke_cert", serial=board.serial, reason="removeFromCRL", request_id=f"unhold-{board.serial}")
 
     def replace(self, line, board):
         key = Key(board.key.name)

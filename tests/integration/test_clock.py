@@ -211,9 +211,10 @@ def test_within_the_limits(site):
 
 def test_idle(site):
     op, began = begin(site)
-    serials = certify(site, op, len(BEYOND))
+    jumps = BEYOND if FULL else (BEYOND[0], HOUR + 10, -YEAR)
+    serials = certify(site, op, len(jumps))
     wait_for(lambda: signed(site)[0][1] >= 1, "a CRL")
-    for seconds, serial in zip(BEYOND, serials):
+    for seconds, serial in zip(jumps, serials):
         site.offset(seconds)
         with calmly(site):
             at = suspected(site, op, serial, word_of(seconds))
@@ -224,7 +225,7 @@ def test_idle(site):
         is_listed(site, serial, at)
         assert last < number_of(served(site)) <= last + 3
         check_dates(site, began)
-    assert len(events(site, "clock-accepted")) == len(BEYOND)
+    assert len(events(site, "clock-accepted")) == len(jumps)
     check_books(site)
     site.ctl("audit")
 

@@ -258,6 +258,20 @@ def test_wait_for_a_hanging_token(site):
     assert wait_for(lambda: site.issue(op, key)[0] == 200, "a certificate")
 
 
+@pytest.mark.skipif(not FULL, reason="with SIGNET_FULL=1: it takes the minute that a login may take")
+def test_login_that_hangs(faulty):
+    """It ends after a minute, and status says what it was."""
+    site, shim, op = faulty
+    shim.order("C_Login hang")
+    for pid in site.roles()["signer"]:
+        os.kill(pid, signal.SIGKILL)
+    told_of = "the token was not open after 60 s"
+    wait_for(lambda: told_of in site.log(), lambda: site.log(), 90)
+    assert told_of in told(site, op, told_of, boards(1)[0])
+    shim.order()  # the next one hangs already
+    wait_for(lambda: site.get("/readyz")[0] == 200, lambda: site.log(), 90)
+
+
 def test_crl_after_the_token(faulty):
     """What was revoked while there was no token stands on a CRL as soon as there is one."""
     site, shim, op = faulty

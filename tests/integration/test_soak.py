@@ -152,7 +152,8 @@ def same(before, after):
     for role, (processes, descriptors, memory) in before.items():
         assert after[role][0] == processes, (role, before, after)
         assert abs(after[role][1] - descriptors) <= 2, (role, before, after)
-        assert after[role][2] <= memory * 1.5 + 4096 * processes, (role, before, after)
+        # AddressSanitizer keeps what is freed; there only processes and descriptors are compared
+        assert "ASAN_OPTIONS" in os.environ or after[role][2] <= memory * 1.5 + 4096 * processes, (role, before, after)
 
 
 # ---- the test ----

@@ -5,6 +5,9 @@ import base64
 import json
 import shutil
 import ssl
+import time
+import urllib.request
+from email.utils import parsedate_to_datetime
 
 import pytest
 from cryptography import x509
@@ -66,6 +69,7 @@ class Verdicts:
 def test_whole_way(tmp_path, key_type, root_type):
     with Site(Kit(tmp_path / "kit", key_type, root_type), tmp_path / "site") as site:
         site.start()
+        assert "warning" not in site.log(), site.log()
         site.client()
         out = site.dir / "devices"
         site.signet("provision", "--mac", MAC, "--key-type", "ec:p256" if key_type < "r" else "rsa:2048", "--out", out)
@@ -141,6 +145,12 @@ def test_plain_http(site):
     assert status == 200 and body == (site.state / "root-crl.der").read_bytes()
     for path in ("/", "/v1", "/crl/", "/../signet.conf", "/signet.db"):
         assert site.get(path)[0] in (400, 404, 405), path
+    at = int((site.state / "crl.der").stat().st_mtime)
+    site.stop()
+    time.sleep(max(0, at + 1 - time.time()))
+    site.start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.http_port}/crl") as r:
+        assert parsedate_to_datetime(r.headers["Last-Modified"]).timestamp() == at, "it is the same CRL"
 
 
 def test_anyone_and_operator(site):

@@ -397,6 +397,41 @@ static void bad_entries_and_heads_are_refused(void **state)
     ca_free(&ca);
 }
 
+static uint64_t number_of_a_copy(const uint8_t *der, size_t len, const struct issuer *issuer)
+{
+    uint8_t *copy = malloc(len ? len : 1); /* of just that size: a sanitizer sees what is beyond */
+    assert_non_null(copy);
+    memcpy(copy, der, len);
+    uint64_t number = crl_number((struct bytes){copy, len}, issuer);
+    free(copy);
+    return number;
+}
+
+static void the_number_is_of_this_issuer_s_crl(void **state)
+{
+    (void)state;
+    struct ca ca = ca_make("P-256", 3650), other = ca_make("P-256", 3650);
+    struct list l = list_new(&ca);
+    uint8_t der[4096] = {0};
+    write_list(&l, 3);
+    ssize_t n = pread(l.out, der, sizeof der, 0);
+    assert_in_range(n, 1, (ssize_t)sizeof der - 1);
+    size_t len = (size_t)n;
+    assert_true(number_of_a_copy(der, len, ca.issuer) == l.head.number);
+    assert_true(number_of_a_copy(der, len, other.issuer) == 0);
+    assert_true(number_of_a_copy(der, len + 1, ca.issuer) == 0);
+    for (size_t i = 0; i < len; i++) {
+        assert_true(number_of_a_copy(der, i, ca.issuer) == 0);
+        der[i] ^= 0x81;
+        uint64_t number = number_of_a_copy(der, len, ca.issuer);
+        assert_true(number == 0 || number == l.head.number); /* not signed: the outer algorithm */
+        der[i] ^= 0x81;
+    }
+    list_free(&l);
+    ca_free(&ca);
+    ca_free(&other);
+}
+
 static void reasons_are_openssl_s(void **state)
 {
     (void)state;
@@ -425,6 +460,7 @@ int main(void)
         cmocka_unit_test(nothing_unverified_is_left),
         cmocka_unit_test(a_full_disk_is_an_error),
         cmocka_unit_test(bad_entries_and_heads_are_refused),
+        cmocka_unit_test(the_number_is_of_this_issuer_s_crl),
         cmocka_unit_test(reasons_are_openssl_s),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "common/file.h"
 #include "common/log.h"
@@ -122,14 +121,12 @@ static const char *read_files(struct listener *l, struct err *err)
 static void load(struct listener *l)
 {
     static const char *const names[] = {"listener-key.pem", "listener.pem", NULL};
-    char path[PATH_MAX];
     struct err err;
     file_sweep(l->a->config->state, names);
     const char *why = read_files(l, &err);
     if (!why)
         return;
-    path_of(path, l, "journal.log");
-    if (access(path, F_OK) == 0) /* not the very first start */
+    if (l->a->counts.issued) /* not the very first start */
         log_warn("the listener's certificate: %s; a new one is made", why);
     buf_free(&l->certificate);
     wipe(&l->key);

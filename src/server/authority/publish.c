@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +12,7 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "pki/crl.h"
 #include "server/authority/clock.h"
 #include "server/authority/fronts.h"
 #include "server/authority/projection.h"
@@ -280,8 +279,10 @@ static int on_done(struct publishing *p, const struct msg_crl_done *m, int fd)
     memcpy(p->next.sha256, m->sha256.data, 32);
     log_info("CRL %llu: %llu entries, %llu bytes", (unsigned long long)p->next.number,
              (unsigned long long)m->entries, (unsigned long long)m->size);
-    enter(p, RECORDING);
-    return store_submit(p->a->store, decide_published, after_published, p);
+    if (store_submit(p->a->store, decide_published, after_published, p))
+        return -1;
+    enter(p, RECORDING); /* from here on after_published() ends it, and nothing else */
+    return 0;
 }
 
 static int on_message(struct channel *c, const struct msg *m, void *arg)
@@ -431,22 +432,11 @@ static int read_last(struct store_tx *tx, void *arg)
 /* The number of a CRL that this CA signed; 0: it is none. */
 static uint64_t number_of(const struct publishing *p, int fd, uint64_t size)
 {
-    uint64_t number = 0;
     void *all = size ? mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
     if (all == MAP_FAILED)
         return 0;
-    const unsigned char *at = all;
-    X509_CRL *crl = d2i_X509_CRL(NULL, &at, (long)size);
-    EVP_PKEY *key = X509_get0_pubkey(issuer_certificate(p->a->issuer));
-    ASN1_INTEGER *n = crl && X509_CRL_verify(crl, key) == 1
-                          ? X509_CRL_get_ext_d2i(crl, NID_crl_number, NULL, NULL)
-                          : NULL;
-    if (!n || ASN1_INTEGER_get_uint64(&number, n) != 1)
-        number = 0;
-    ASN1_INTEGER_free(n);
-    X509_CRL_free(crl);
+    uint64_t number = crl_number((struct bytes){all, size}, p->a->issuer);
     munmap(all, size);
-    ERR_clear_error();
     return number;
 }
 

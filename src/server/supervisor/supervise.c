@@ -70,8 +70,11 @@ static void start_signers(struct supervisor *s)
     LIST_FOREACH (c, &s->children, next) {
         if (c->role != PROC_SIGNER || c->ready)
             continue;
-        if (now - c->started_at > SIGNER_START_DEADLINE)
+        if (now - c->started_at > SIGNER_START_DEADLINE) {
+            snprintf(c->detail, sizeof c->detail, "the token was not open after %d s",
+                     SIGNER_START_DEADLINE / 1000);
             child_signal(c, SIGKILL);
+        }
         return;
     }
     for (unsigned i = 0; i < s->config->signers && !s->pin_blocked; i++) {
