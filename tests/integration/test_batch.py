@@ -358,7 +358,7 @@ def test_only_the_parent_killed(batch):
     b = batch(3)
     process = b.start("--jobs", 2, key_type="rsa:4096")
     makers = wait_for(lambda: len(found := children_of(process.pid)) == 2 and found, "two makers")
-    wait_for(lambda: b.out.exists() and any(b.out.iterdir()), "work begun")
+    wait_for(lambda: b.out.exists() and len(list(b.out.iterdir())) == 2, "both are at work")
     for maker in makers:
         os.kill(maker, signal.SIGSTOP)
     os.kill(process.pid, signal.SIGKILL)
