@@ -1,5 +1,6 @@
 """signet batch: all boards of a file, stopped in every way and gone on with; nothing issued twice, nothing lost."""
 
+import contextlib
 import csv
 import fcntl
 import io
@@ -368,6 +369,12 @@ def test_only_the_parent_killed(batch):
     b.check()
 
 
+def open_files(pid):
+    """What they are, sorted; None while that changes."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(os.readlink(f"/proc/{pid}/fd/{n}").split(":")[0] for n in os.listdir(f"/proc/{pid}/fd"))
+
+
 def test_one_maker_told_to_end(batch):
     """That is no reason to stop, and what it was at is done by another."""
     b = batch(3)
@@ -376,8 +383,7 @@ def test_one_maker_told_to_end(batch):
     wait_for(lambda: b.out.exists() and any(b.out.iterdir()), "work begun")
     os.kill(maker, signal.SIGTERM)
     other = wait_for(lambda: [p for p in children_of(process.pid) if p != maker] or None, "another maker")[0]
-    wait_for(lambda: sorted(os.readlink(f"/proc/{other}/fd/{n}").split(":")[0] for n in os.listdir(f"/proc/{other}/fd"))
-             == ["/dev/null"] * 3 + ["socket"], "a maker has nothing of its parent's open")
+    wait_for(lambda: open_files(other) == ["/dev/null"] * 3 + ["socket"], "a maker has nothing of its parent's open")
     assert process.wait(PATIENCE) == 0
     b.check()
 
