@@ -182,9 +182,10 @@ static void report_ready(const struct token *token)
 _Noreturn static void report_failed(enum token_fault fault, const struct err *err)
 {
     struct msg_failed failed = {.fault = (uint8_t)fault, .detail = err->text};
-    log_error("%s", err->text);
+    /* before the log: were it killed between the two, the next one would try a refused PIN again */
     if (msg_send_wait(SUPERVISOR_FD, MSG_failed, 0, &failed, -1))
         log_error("cannot report to the supervisor: %s", strerror(errno));
+    log_error("%s", err->text);
     _exit(1);
 }
 

@@ -67,9 +67,9 @@ static void become(const char *path, char *const argv[], const int source[AT_COU
     sigset_t none;
     sigemptyset(&none);
     /* the supervisor's handlers would tell the supervisor of this child's signals */
-    signal(SIGTERM, SIG_DFL);
     signal(SIGCHLD, SIG_DFL);
-    /* a terminal's signals go to its whole group; what to do about them the supervisor decides */
+    /* what comes to the whole group is for the supervisor to decide about; a front is ended so */
+    signal(SIGTERM, role == PROC_FRONT ? SIG_DFL : SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGINT, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
