@@ -94,7 +94,7 @@ int file_sync_parent(const char *path, struct err *err)
 static int write_temporary(char tmp[PATH_MAX], const char *path, struct bytes data, mode_t mode,
                            struct err *err)
 {
-    if (snprintf(tmp, PATH_MAX, "%s.XXXXXX", path) >= PATH_MAX)
+    if (snprintf(tmp, PATH_MAX, "%s.tmp-XXXXXX", path) >= PATH_MAX)
         return err_set(err, ERR_internal, "%s: the path is too long", path);
     int fd = mkostemp(tmp, O_CLOEXEC);
     if (fd < 0)
@@ -137,7 +137,8 @@ int file_write(const char *path, struct bytes data, mode_t mode, int replace, st
 static int is_temporary_of(const char *entry, const char *name)
 {
     size_t len = strlen(name);
-    return strncmp(entry, name, len) == 0 && entry[len] == '.' && strlen(entry) == len + 7;
+    return strncmp(entry, name, len) == 0 && strncmp(entry + len, ".tmp-", 5) == 0 &&
+           strlen(entry + len) == sizeof ".tmp-XXXXXX" - 1;
 }
 
 void file_sweep(const char *folder, const char *const *names)

@@ -20,7 +20,7 @@ int file_write(const char *path, struct bytes data, mode_t mode, int replace, st
 int file_sync_parent(const char *path, struct err *err) __attribute__((warn_unused_result));
 
 /* Takes away what file_write() leaves of these names (up to a NULL) when it is killed, such as
- * "device.key.a1B2c3". Only where nobody else is at work. */
+ * "device.key.tmp-a1B2c3". Only where nobody else is at work. */
 void file_sweep(const char *folder, const char *const *names);
 
 /* A sealed copy in memory of an open file, from its start, of the same date, with the copy's

@@ -633,7 +633,7 @@ def test_killed_with_a_key_but_no_request(client, serve, pki):
     key = client.pending / "device.key"
     openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
     key.chmod(0o600)
-    (client.pending / "device.csr.a1B2c3").write_text("half of a requ")
+    (client.pending / "device.csr.tmp-a1B2c3").write_text("half of a requ")
     before = key.read_bytes()
     assert client.provision(serve().url).code == 0
     assert (client.final / "device.key").read_bytes() == before

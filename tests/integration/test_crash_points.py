@@ -30,7 +30,7 @@ from witness import LOST, Witness
 
 FULL = os.environ.get("SIGNET_FULL") == "1"
 SEED = int(os.environ.get("SIGNET_SEED", random.randrange(1 << 32)))
-TEMPORARY = re.compile(r"\.(?!replaced)[A-Za-z0-9]{6}$")  # as mkstemp() names them
+TEMPORARY = re.compile(r"\.(?:tmp-)?(?!replaced)[A-Za-z0-9]{6}$")  # of file_write() and mkstemp()
 
 
 def a_few(points, count):
@@ -532,12 +532,14 @@ def test_start_beside_a_restore_that_did_not_end(small):
 
 def test_what_was_half_written_is_swept(small):
     site = small
-    (site.state / "listener-key.pem.a1B2c3").write_text("half a key")
+    (site.state / "listener-key.pem.tmp-a1B2c3").write_text("half a key")
+    (site.state / "listener-key.pem.backup").write_text("somebody's own")
     start(site)
     site.client()
     site.signet("provision", "--mac", mac(1), "--out", site.dir, "--key-type", "ec:p256")
     board = site.dir / mac(1).replace(":", "")
     (board / "renewal.pending").mkdir()
-    (board / "renewal.pending/device.key.a1B2c3").write_text("half a key")
+    (board / "renewal.pending/device.key.tmp-a1B2c3").write_text("half a key")
     site.signet("renew", board)
-    assert not (board / "renewal.pending").exists() and not (site.state / "listener-key.pem.a1B2c3").exists()
+    assert not (board / "renewal.pending").exists() and not (site.state / "listener-key.pem.tmp-a1B2c3").exists()
+    assert (site.state / "listener-key.pem.backup").exists()
