@@ -4,20 +4,25 @@
  * certificates, one after the other on one connection, and keeps the results. Whatever ends it, the
  * next run finds each board in one of four states: nothing there; key and request in its pending
  * folder (the same request gets the same certificate); folder complete but not in the results (the
- * server is asked whether that is its certificate); in the results, and so done. */
+ * server is asked whether that is its certificate); in the results, and so done.
+ *
+ * Boards at a port come one after the other in between, from their MAC to the verified flash, all
+ * in this process: the port names no board, so each is asked who it is before anything is done for
+ * it, also when the line is done: then another board there is left alone, and said. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "client/adopt.h"
 #include "client/answer.h"
 #include "client/commands.h"
 #include "client/csv_line.h"
 #include "client/interrupt.h"
-#include "client/listing.h"
 #include "client/makers.h"
 #include "client/notice.h"
+#include "client/outlook.h"
 #include "client/progress.h"
 #include "client/results.h"
 #include "common/file.h"
@@ -31,17 +36,19 @@ struct batch {
     char *results_path;
     int json;
     struct session session;
-    struct board board; /* what holds for all */
+    struct board board;     /* what holds for all */
+    struct flash_plan plan; /* for the boards at a port */
+    int flash;
     struct device_list list;
     struct results *results;
     struct makers *makers;
     struct progress progress;
-    size_t next;            /* the first board that no maker was given */
+    size_t next, next_port; /* the first board that no maker was given; the first not looked at */
     size_t issued, refused; /* in this run */
 };
 
-/* The certificate of one board, asked for or found. */
-typedef int obtain_fn(struct provisioned *out, struct batch *b, const struct board *board,
+/* The certificate of one board, asked for or found; and that board flashed. */
+typedef int obtain_fn(struct flashed *out, struct batch *b, const struct board *board,
                       struct failure *f);
 
 static struct board board_at(const struct batch *b, size_t index)
@@ -69,26 +76,18 @@ static void make(void *arg, struct made *m)
 
 /* ---- the file ---- */
 
-static void print_error(const struct batch *b, const struct device *d, unsigned line,
-                        const struct failure *f)
+static void tell_bad_line(void *arg, unsigned line, const char *why)
 {
+    const struct batch *b = arg;
+    struct failure f = {0};
+    fail(&f, EXIT_USAGE, "usage", "%s", why);
     if (b->json) {
-        cJSON *o = failure_json(f);
+        cJSON *o = failure_json(&f);
         cJSON_AddNumberToObject(o, "line", line);
-        if (d)
-            cJSON_AddStringToObject(o, "mac", d->mac);
         json_print(o);
         cJSON_Delete(o);
     }
-    fprintf(stderr, "signet: %s:%u: %s%s%s\n", b->path, line, d ? d->mac : "", d ? ": " : "",
-            f->text);
-}
-
-static void tell_bad_line(void *arg, unsigned line, const char *why)
-{
-    struct failure f = {0};
-    if (fail(&f, EXIT_USAGE, "usage", "%s", why))
-        print_error(arg, NULL, line, &f);
+    fprintf(stderr, "signet: %s:%u: %s\n", b->path, line, f.text);
 }
 
 static int read_list(struct batch *b, struct failure *f)
@@ -126,16 +125,39 @@ static void add_labels(cJSON *o, const struct batch *b, const struct device *d)
             cJSON_AddStringToObject(labels, csv_cell(b->list.columns, i), csv_cell(d->cells, i));
 }
 
-static void print_issued(const struct batch *b, const struct device *d, const struct provisioned *p,
-                         int found)
+/* A board at a port is named by it. */
+static void add_line(cJSON *o, const struct batch *b, const struct device *d)
 {
-    cJSON *o = provisioned_json(p);
     cJSON_AddNumberToObject(o, "line", d->line);
-    cJSON_AddBoolToObject(o, "already", found);
+    if (d->at)
+        cJSON_AddStringToObject(o, "port", device_port(&b->list, d));
+}
+
+static void print_good(const struct batch *b, const struct device *d, const struct flashed *got)
+{
+    cJSON *o = b->flash && d->at ? flashed_json(got) : provisioned_json(&got->device);
+    add_line(o, b, d);
+    cJSON_AddBoolToObject(o, "already", got->already);
     cJSON_AddStringToObject(o, "profile", device_profile(&b->list, d, b->board.profile));
     add_labels(o, b, d);
     json_print(o);
     cJSON_Delete(o);
+}
+
+static void print_failed(const struct batch *b, const struct device *d, const char *mac,
+                         const struct failure *why)
+{
+    if (b->json) {
+        cJSON *o = failure_json(why);
+        add_line(o, b, d);
+        if (*mac)
+            cJSON_AddStringToObject(o, "mac", mac);
+        json_print(o);
+        cJSON_Delete(o);
+    }
+    struct failure named = *why;
+    fail_at(&named, d->at ? device_port(&b->list, d) : mac);
+    fprintf(stderr, "signet: %s:%u: %s\n", b->path, d->line, named.text);
 }
 
 /* What standard output leads to holds the line, as the results do. */
@@ -147,127 +169,79 @@ static int sync_output(struct failure *f)
                 strerror(errno));
 }
 
-static int settle_good(struct batch *b, size_t index, const struct provisioned *p, int found,
-                       struct failure *f)
+/* What became of a board that has its certificate. */
+static const char *board_state(const struct flashed *got)
 {
-    if (results_add(b->results, index, p, NULL, f))
+    static const char *const states[] = {
+        [STEP_NONE] = "issued", [STEP_FLASHED] = "flashed", [STEP_VERIFIED] = "verified"};
+    return *got->device.serial ? states[got->mark.done] : "";
+}
+
+static int keep_result(struct batch *b, size_t index, const char *mac, const struct flashed *got,
+                       const struct failure *why, struct failure *f)
+{
+    struct result result = {.mac = mac,
+                            .device = *got->device.serial ? &got->device : NULL,
+                            .board = board_state(got),
+                            .why = why};
+    return results_add(b->results, index, &result, f);
+}
+
+static int settle_good(struct batch *b, size_t index, const struct flashed *got, struct failure *f)
+{
+    if (keep_result(b, index, got->device.mac, got, NULL, f))
         return -1;
     if (b->json)
-        print_issued(b, &b->list.device[index], p, found);
-    b->issued += !found;
+        print_good(b, &b->list.device[index], got);
+    b->issued += !got->already;
     progress_step(&b->progress, 0);
     return sync_output(f);
 }
 
-static int settle_failed(struct batch *b, size_t index, const struct failure *why,
-                         struct failure *f)
+static int settle_failed(struct batch *b, size_t index, const char *mac, const struct flashed *got,
+                         const struct failure *why, struct failure *f)
 {
-    if (results_add(b->results, index, NULL, why, f))
+    if (keep_result(b, index, mac, got, why, f))
         return -1;
-    const struct device *d = &b->list.device[index];
     progress_clear(&b->progress);
-    print_error(b, d, d->line, why);
+    print_failed(b, &b->list.device[index], mac, why);
     b->refused += why->exit == EXIT_REFUSED;
     progress_step(&b->progress, 1);
     return sync_output(f);
 }
 
-/* ---- what a failure means for the others ---- */
-
-static int http_status(const char *code)
-{
-    for (int i = 1; i < ERR_COUNT; i++)
-        if (strcmp(err_name((enum err_code)i), code) == 0)
-            return err_http_status((enum err_code)i);
-    return 0;
-}
-
-/* Will the same request be answered later? */
-static int is_passing(const struct failure *f)
-{
-    int status = f->exit == EXIT_REFUSED ? http_status(f->code) : 0;
-    return f->exit == EXIT_UNREACHABLE || status == 503 || status == 429;
-}
-
-/* A full or read-only disk does not get better with the next board. */
-static int can_write(const char *folder)
-{
-    static const uint8_t nothing[65536];
-    char *path = path_join(folder, ".signet-batch");
-    struct err err;
-    int good =
-        path && file_write(path, (struct bytes){nothing, sizeof nothing}, 0600, 1, &err) == 0;
-    if (good)
-        unlink(path);
-    free(path);
-    return good;
-}
-
-static int concerns_all(const struct batch *b, const struct failure *f)
-{
-    switch (f->exit) {
-    case EXIT_REFUSED:
-        return is_passing(f) || http_status(f->code) == 401 || http_status(f->code) == 0 ||
-               strcmp(f->code, "role_refused") == 0;
-    case EXIT_LOCAL:
-        return strcmp(f->code, "already_exists") != 0 && strcmp(f->code, "process") != 0 &&
-               !can_write(b->board.out);
-    default: /* interrupted, or a server that is not to be believed */
-        return 1;
-    }
-}
-
 /* ---- one board ---- */
 
-static int ask(struct provisioned *out, struct batch *b, const struct board *board,
-               struct failure *f)
+static int ask(struct flashed *out, struct batch *b, const struct board *board, struct failure *f)
 {
-    return provision(out, &b->session, board, f);
+    return provision(&out->device, &b->session, board, f);
 }
 
-static int check_state(const struct board *board, const char *folder, const cJSON *answer,
+static int find(struct flashed *out, struct batch *b, const struct board *board, struct failure *f)
+{
+    return adopt(out, &b->session, board, f);
+}
+
+/* Its certificate is looked at before it is flashed, so that no other one gets to the board. */
+static int ask_at_port(struct flashed *out, struct batch *b, const struct board *board,
                        struct failure *f)
 {
-    char state[16], profile[80];
-    row_text(state, sizeof state, answer, "state");
-    row_text(profile, sizeof profile, answer, "profile");
-    if (strcmp(state, "issued") != 0)
-        return fail(f, EXIT_LOCAL, "already_exists",
-                    "the certificate in %s is %s; move the folder away, or: signet provision --mac "
-                    "%s --replace",
-                    folder, state, board->mac);
-    if (strcmp(profile, board->profile) != 0)
-        return fail(f, EXIT_LOCAL, "already_exists",
-                    "the certificate in %s is of profile %s, not %s; move the folder away", folder,
-                    profile, board->profile);
-    return 0;
-}
-
-/* A folder that is complete: of this batch's run that was killed before the result was written, or
- * of a signet provision. */
-static int adopt(struct provisioned *out, struct batch *b, const struct board *board,
-                 struct failure *f)
-{
-    if (provision_find(out, b->session.root, board, f)) {
-        char why[sizeof f->text];
-        snprintf(why, sizeof why, "%s", f->text);
-        return fail(f, EXIT_LOCAL, "already_exists",
-                    "%s exists already, and is not what could be taken for done: %s", out->folder,
-                    why);
-    }
-    cJSON *request = cJSON_CreateObject(), *answer = NULL;
-    int good = cJSON_AddStringToObject(request, "operation", "get_cert") &&
-               cJSON_AddStringToObject(request, "serial", out->serial);
-    int rc = good ? http_call(b->session.http, request, ANSWER_MAX, &answer, f) : fail_memory(f);
-    if (rc == 0)
-        rc = check_state(board, out->folder, answer, f);
-    cJSON_Delete(answer);
-    cJSON_Delete(request);
-    return rc;
+    int there = is_provisioned(board);
+    if (there && find(out, b, board, f))
+        return out->mark.done == STEP_VERIFIED && is_passing(f)
+                   ? fail_add(f, "the board %s is flashed and verified", board->mac)
+                   : -1;
+    if (!b->flash)
+        return there ? 0 : ask(out, b, board, f);
+    flashed_free(out);
+    if (flash_board(out, &b->session, board, &b->plan, f) == 0)
+        return 0;
+    out->already = strcmp(f->code, "already_flashed") == 0;
+    return out->already ? 0 : -1;
 }
 
 /* Tries again while the server is away, but not for ever. */
-static int until_answered(struct provisioned *out, struct batch *b, const struct board *board,
+static int until_answered(struct flashed *out, struct batch *b, const struct board *board,
                           obtain_fn *obtain, struct failure *f)
 {
     int64_t until = now_ms() + 2 * b->session.settings.timeout_ms;
@@ -276,44 +250,158 @@ static int until_answered(struct provisioned *out, struct batch *b, const struct
             return 0;
         if (!is_passing(f) || now_ms() + pause >= until)
             return -1;
-        provisioned_free(out);
-        *out = (struct provisioned){0};
+        flashed_free(out);
+        *out = (struct flashed){0};
         progress_show(&b->progress);
         if (interrupt_sleep(pause))
             return fail_interrupted(f);
     }
 }
 
-/* -1 only when the whole batch cannot go on. */
-static int settle(struct batch *b, const struct made *m, struct failure *f)
+/* A refusal is this board's own when it has its certificate: it was of the report. */
+static int ends_all(const struct batch *b, const struct flashed *got, const struct failure *why)
 {
-    struct provisioned p = {0};
+    int own = *got->device.serial && why->exit == EXIT_REFUSED && !is_passing(why);
+    return !own && concerns_all(why, b->board.out);
+}
+
+/* -1 only when the whole batch cannot go on. */
+static int settle(struct batch *b, size_t index, const char *mac, const struct flashed *got,
+                  const struct failure *why, struct failure *f)
+{
+    if (!why)
+        return settle_good(b, index, got, f);
+    if (!ends_all(b, got, why))
+        return settle_failed(b, index, mac, got, why, f);
+    *f = *why;
+    return -1;
+}
+
+static int settle_made(struct batch *b, const struct made *m, struct failure *f)
+{
+    struct flashed got = {0};
     struct failure why = m->failure;
     struct board board = board_at(b, m->index);
     int found = m->rc && strcmp(why.code, "already_exists") == 0, rc = m->rc;
     if (rc == 0 || found)
-        rc = until_answered(&p, b, &board, found ? adopt : ask, &why);
-    p.resumed = m->resumed;
-    if (rc == 0) {
-        rc = settle_good(b, m->index, &p, found, f);
-    } else if (concerns_all(b, &why)) {
-        *f = why;
-    } else {
-        rc = settle_failed(b, m->index, &why, f);
-    }
-    provisioned_free(&p);
+        rc = until_answered(&got, b, &board, found ? find : ask, &why);
+    got.device.resumed = m->resumed;
+    rc = settle(b, m->index, board.mac, &got, rc ? &why : NULL, f);
+    flashed_free(&got);
     return rc;
+}
+
+/* ---- one board at a port ---- */
+
+/* Is this line done by what the results say of the board that was at its port? Then another one may
+ * be there by now. */
+static int is_done_by_port(const struct batch *b, size_t index)
+{
+    return results_is_done(b->results, index) &&
+           !device_names_mac(&b->list, &b->list.device[index]);
+}
+
+static int check_not_doubled(struct batch *b, struct device *d, const char *mac, struct failure *f)
+{
+    unsigned line = 0;
+    if (device_list_know(&b->list, d, mac, &line, f))
+        return -1;
+    return !line ? 0
+                 : fail(f, EXIT_LOCAL, "mac_doubled",
+                        "the board at %s is %s, which is that of line %u: nothing was done with it",
+                        b->plan.port, mac, line);
+}
+
+static int check_still_there(const struct batch *b, const struct device *d, const char *mac,
+                             struct failure *f)
+{
+    if (strcmp(d->mac, mac) == 0)
+        return 0;
+    return fail(f, EXIT_LOCAL, "other_board",
+                "the board at %s is %s now, but %s was done there: nothing was done with it; "
+                "another --results begins anew, with the boards that are there then",
+                b->plan.port, mac, d->mac);
+}
+
+static int do_at_port(struct flashed *got, char mac[MAC_TEXT_SIZE], struct batch *b, size_t index,
+                      struct failure *f)
+{
+    struct device *d = &b->list.device[index];
+    if (flash_identify(mac, &b->plan, f))
+        return -1;
+    if (!*d->mac && check_not_doubled(b, d, mac, f))
+        return -1;
+    struct board board = board_at(b, index);
+    return until_answered(got, b, &board, ask_at_port, f);
+}
+
+static int settle_port(struct batch *b, size_t index, struct failure *f)
+{
+    const struct device *d = &b->list.device[index];
+    char mac[MAC_TEXT_SIZE];
+    struct flashed got = {0};
+    struct failure why = {0};
+    memcpy(mac, d->mac, sizeof mac);
+    int rc = do_at_port(&got, mac, b, index, &why);
+    rc = settle(b, index, mac, &got, rc ? &why : NULL, f);
+    flashed_free(&got);
+    return rc;
+}
+
+/* It stays done when nobody answers: who was done may be taken off. */
+static int settle_done_port(struct batch *b, size_t index, struct failure *f)
+{
+    const struct device *d = &b->list.device[index];
+    char mac[MAC_TEXT_SIZE] = "";
+    struct flashed nothing = {0};
+    struct failure why = {0};
+    int unknown = flash_identify(mac, &b->plan, &why);
+    if (!unknown && check_still_there(b, d, mac, &why))
+        return settle_failed(b, index, mac, &nothing, &why, f);
+    if (unknown && interrupted())
+        return fail_interrupted(f);
+    if (unknown) {
+        progress_clear(&b->progress);
+        fprintf(stderr,
+                "signet: %s:%u: %s was done at %s, which board is there now is not known: %s\n",
+                b->path, d->line, d->mac, b->plan.port, why.text);
+    }
+    progress_step(&b->progress, 0);
+    return 0;
 }
 
 /* ---- all of them ---- */
 
+/* Done before, with nothing left to be looked at. */
+static int is_settled(const struct batch *b, size_t index)
+{
+    return results_is_done(b->results, index) && !is_done_by_port(b, index);
+}
+
 static void give(struct batch *b)
 {
-    while (b->next < b->list.count &&
-           (results_is_done(b->results, b->next) || makers_give(b->makers, (uint32_t)b->next)))
+    while (b->next < b->list.count && (is_settled(b, b->next) || b->list.device[b->next].at ||
+                                       makers_give(b->makers, (uint32_t)b->next)))
         b->next++;
 }
 
+/* Is there a board at a port left? It is next_port then. */
+static int has_port(struct batch *b)
+{
+    while (b->next_port < b->list.count &&
+           (is_settled(b, b->next_port) || !b->list.device[b->next_port].at))
+        b->next_port++;
+    return b->next_port < b->list.count;
+}
+
+static int settle_next_port(struct batch *b, struct failure *f)
+{
+    size_t index = b->next_port++;
+    b->plan.port = device_port(&b->list, &b->list.device[index]);
+    return is_done_by_port(b, index) ? settle_done_port(b, index, f) : settle_port(b, index, f);
+}
+
+/* Keys are made while a board is at work: what is made by then comes before the next board. */
 static int settle_all(struct batch *b, struct failure *f)
 {
     struct made m;
@@ -322,22 +410,24 @@ static int settle_all(struct batch *b, struct failure *f)
             return fail_interrupted(f);
         give(b);
         progress_show(&b->progress);
-        int got = makers_wait(b->makers, TICK_MS, &m, f);
-        if (got < 0 || (got > 0 && settle(b, &m, f)))
+        int port = has_port(b);
+        int got = makers_wait(b->makers, port ? 0 : TICK_MS, &m, f);
+        if (got < 0 || (got > 0 && settle_made(b, &m, f)) ||
+            (got == 0 && port && settle_next_port(b, f)))
             return -1;
     }
     return 0;
 }
 
-static size_t count_done(const struct batch *b)
+static size_t count_settled(const struct batch *b)
 {
     size_t n = 0;
     for (size_t i = 0; i < b->list.count; i++)
-        n += results_is_done(b->results, i) != 0;
+        n += is_settled(b, i) != 0;
     return n;
 }
 
-/* How many boards have their certificate. */
+/* How many boards are done. */
 static size_t good_boards(const struct batch *b)
 {
     return b->progress.done - b->progress.failed;
@@ -352,14 +442,18 @@ static void print_summary(const struct batch *b)
         cJSON_AddNumberToObject(o, "boards", (double)total);
         cJSON_AddNumberToObject(o, "issued", (double)b->issued);
         cJSON_AddNumberToObject(o, "already", (double)before);
+        if (b->flash)
+            cJSON_AddNumberToObject(o, "verified", (double)b->list.ports);
         cJSON_AddStringToObject(o, "results", b->results_path);
         json_print(o);
         cJSON_Delete(o);
         return;
     }
     printf("%zu board%s: each has its certificate", total, total == 1 ? "" : "s");
+    if (b->flash)
+        printf(", %zu at ports flashed and verified", b->list.ports);
     if (before)
-        printf(" (%zu had it before this run)", before);
+        printf(" (%zu done before this run)", before);
     printf("\n  results %s\n", b->results_path);
 }
 
@@ -368,24 +462,23 @@ static int conclude(const struct batch *b, struct failure *f)
     size_t failed = b->progress.failed;
     if (failed)
         return fail(f, b->refused ? EXIT_REFUSED : EXIT_LOCAL, "boards_failed",
-                    "%zu of %zu boards %s no certificate, the other %zu have theirs; %s says why, "
-                    "and the same command tries those again",
-                    failed, b->list.count, failed == 1 ? "has" : "have", good_boards(b),
-                    b->results_path);
+                    "%zu of %zu boards failed, %zu done; %s says why, and the same "
+                    "command tries those again",
+                    failed, b->list.count, good_boards(b), b->results_path);
     print_summary(b);
     return 0;
 }
 
 static int run(struct batch *b, unsigned jobs, struct failure *f)
 {
-    progress_begin(&b->progress, b->list.count, count_done(b));
+    progress_begin(&b->progress, b->list.count, count_settled(b));
     int rc = makers_open(&b->makers, jobs, make, b, f);
     if (rc == 0)
         rc = settle_all(b, f);
     makers_close(b->makers);
     progress_clear(&b->progress);
-    return rc ? fail_add(f, "%zu of %zu boards have their certificate: the same command goes on",
-                         good_boards(b), b->list.count)
+    return rc ? fail_add(f, "%zu of %zu boards are done: the same command goes on", good_boards(b),
+                         b->list.count)
               : conclude(b, f);
 }
 
@@ -403,12 +496,27 @@ static int parse_jobs(unsigned *jobs, const char *text, struct failure *f)
     return 0;
 }
 
+/* The list, and what is to be written to boards at a port. */
+static int prepare(struct batch *b, const struct options *o, struct failure *f)
+{
+    int rc = read_list(b, f);
+    if (rc == 0 && b->flash && !b->list.ports)
+        rc = fail(f, EXIT_USAGE, "usage", "--flash: no line of %s names a port", b->path);
+    if (rc == 0)
+        rc = flash_plan_take(&b->plan, o, &b->session.settings, f);
+    b->plan.once = 1;
+    return rc || !b->list.ports ? rc : flash_plan_check(&b->plan, f);
+}
+
 int cmd_batch(const struct options *o, struct failure *f)
 {
     unsigned jobs = 0;
-    struct batch b = {.path = o->operand, .json = o->json};
+    struct batch b = {.path = o->operand, .json = o->json, .flash = o->flash};
     if (!o->operand)
-        return fail(f, EXIT_USAGE, "usage", "which boards? give a CSV file with a column mac");
+        return fail(f, EXIT_USAGE, "usage",
+                    "which boards? give a CSV file with a column mac or port");
+    if (flash_usage(o, f))
+        return -1;
     int rc = parse_jobs(&jobs, o->jobs, f);
     if (rc == 0)
         rc = session_open(&b.session, o, f);
@@ -416,13 +524,13 @@ int cmd_batch(const struct options *o, struct failure *f)
         rc = board_settings(&b.board, &b.session, f);
     b.board.profile = o->profile ? o->profile : PROFILE_DEFAULT;
     if (rc == 0)
-        rc = read_list(&b, f);
+        rc = prepare(&b, o, f);
     if (rc == 0)
         rc = session_connect(&b.session, "operator", f);
     if (rc == 0)
         rc = name_results(&b, o->results, f);
     if (rc == 0)
-        rc = results_open(&b.results, b.results_path, &b.list, b.board.profile, f);
+        rc = results_open(&b.results, b.results_path, &b.list, b.board.profile, b.flash, f);
     if (rc == 0)
         rc = run(&b, jobs, f);
     results_close(b.results);

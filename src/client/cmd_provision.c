@@ -107,12 +107,7 @@ static int check_usage(const struct options *o, struct failure *f)
                     "at");
     if (o->flash && !o->port)
         return fail(f, EXIT_USAGE, "usage", "--flash needs the --port that the board is at");
-    if (!o->flash && (o->firmware.count || o->format || o->encoding || o->partition || o->space ||
-                      o->key_name || o->cert_name || o->chain_name || o->ca_name || o->keep_key))
-        return fail(f, EXIT_USAGE, "usage",
-                    "what is to be written to the board (--firmware, --format, --partition, …) and "
-                    "--keep-key go with --flash");
-    return 0;
+    return flash_usage(o, f);
 }
 
 int cmd_provision(const struct options *o, struct failure *f)

@@ -24,6 +24,11 @@ static int compare_macs(const void *a, const void *b)
     return strcmp(((const struct device *)a)->mac, ((const struct device *)b)->mac);
 }
 
+static int compare_ports(const void *a, const void *b)
+{
+    return strcmp(((const struct device *)a)->at, ((const struct device *)b)->at);
+}
+
 /* ---- the line that names the columns ---- */
 
 static int refuse_doubled(const struct device_list *l, const char *what, struct failure *f)
@@ -47,16 +52,12 @@ static size_t find_column(const struct device_list *l, const char *name)
 static int check_columns(struct device_list *l, const char *what, struct failure *f)
 {
     l->mac = find_column(l, "mac");
+    l->port = find_column(l, "port");
     l->profile = find_column(l, "profile");
-    if (find_column(l, "port") < l->column_count)
-        return fail(f, EXIT_USAGE, "usage",
-                    "%s has a column \"port\": boards on a cable cannot be in a batch yet; list "
-                    "their MACs",
-                    what);
-    if (l->mac == l->column_count)
+    if (l->mac == l->column_count && l->port == l->column_count)
         return fail(f, EXIT_USAGE, "usage",
                     "the first line of %s must name the columns, separated by commas, and one of "
-                    "them must be mac",
+                    "them must be mac or port",
                     what);
     if (find_column(l, "") < l->column_count)
         return fail(f, EXIT_USAGE, "usage", "the first line of %s has a column without a name",
@@ -101,11 +102,30 @@ static int is_token(const char *text)
                                                    "0123456789._:@-")] == '\0';
 }
 
+/* The cell of a column that may be missing. */
+static const char *cell_of(const struct device_list *l, const struct device *d, size_t column)
+{
+    return column < l->column_count ? csv_cell(d->cells, column) : "";
+}
+
 /* NULL, or what is wrong with it; why is room for that. */
+static const char *check_board(struct device *d, const struct device_list *l, char why[512])
+{
+    struct err err;
+    const char *mac = cell_of(l, d, l->mac);
+    if (!*mac && *device_port(l, d))
+        return NULL;
+    if (!*mac && l->port < l->column_count)
+        return "it names neither a MAC nor a port";
+    if (mac_from_text(d->mac, mac, &err) == 0)
+        return NULL;
+    snprintf(why, 512, "%s", err.text);
+    return why;
+}
+
 static const char *check_cells(struct device *d, const struct device_list *l, size_t count,
                                char why[512])
 {
-    struct err err;
     if (count != l->column_count) {
         snprintf(why, 512, "it has %zu columns, the first line %zu", count, l->column_count);
         return why;
@@ -116,25 +136,49 @@ static const char *check_cells(struct device *d, const struct device_list *l, si
                      LABEL_MAX);
             return why;
         }
-    if (l->profile < count && !is_token(csv_cell(d->cells, l->profile)))
+    if (!is_token(cell_of(l, d, l->profile)))
         return "a profile's name is at most 64 of letters, digits, . _ : @ -";
-    if (mac_from_text(d->mac, csv_cell(d->cells, l->mac), &err) == 0)
+    return check_board(d, l, why);
+}
+
+/* The port's one name, if it is there now: /dev/serial/by-id and /dev/ttyUSB0 are the same. */
+static char *port_itself(const char *port)
+{
+    char *path = realpath(port, NULL);
+    return path ? path : strdup(port);
+}
+
+static struct device *found(struct device *const *node)
+{
+    return node ? *node : NULL;
+}
+
+/* NULL, or what is wrong with it; why is room for that. */
+static const char *check_doubled(const struct device *d, const struct device_list *l, char why[512])
+{
+    const struct device *same_mac = *d->mac ? found(tfind(d, &l->by_mac, compare_macs)) : NULL;
+    const struct device *same_port = d->at ? found(tfind(d, &l->by_port, compare_ports)) : NULL;
+    if (!same_mac && !same_port)
         return NULL;
-    snprintf(why, 512, "%s", err.text);
+    snprintf(why, 512, "%.400s is on line %u already", same_mac ? d->mac : device_port(l, d),
+             same_mac ? same_mac->line : same_port->line);
     return why;
 }
 
-static int is_doubled(struct reading *r, struct device *d, struct failure *f)
+static int add(struct device_list *l, struct device *d, struct failure *f)
 {
-    char why[64];
-    struct device **node = tsearch(d, &r->list->by_mac, compare_macs);
-    if (!node)
+    l->count++;
+    l->ports += d->at != NULL;
+    if ((*d->mac && !tsearch(d, &l->by_mac, compare_macs)) ||
+        (d->at && !tsearch(d, &l->by_port, compare_ports)))
         return fail_memory(f);
-    if (*node == d)
-        return 0;
-    snprintf(why, sizeof why, "%s is on line %u already", d->mac, (*node)->line);
-    bad(r, why);
-    return 1;
+    return 0;
+}
+
+static void forget(struct device *d)
+{
+    free(d->cells);
+    free(d->at);
 }
 
 /* -1 only when there is no memory; a bad line is told and left out. */
@@ -151,14 +195,15 @@ static int read_line(struct reading *r, struct bytes line, struct failure *f)
     d->cells = (char *)cells.data;
     if (!why)
         why = check_cells(d, l, count, text);
-    if (why)
-        bad(r, why);
-    int rc = why ? 1 : is_doubled(r, d, f);
-    if (rc == 0)
-        l->count++;
-    else
-        buf_free(&cells);
-    return rc < 0 ? -1 : 0;
+    if (!why && *device_port(l, d) && !(d->at = port_itself(device_port(l, d))))
+        why = "no memory";
+    if (!why)
+        why = check_doubled(d, l, text);
+    if (!why)
+        return add(l, d, f);
+    bad(r, why);
+    forget(d);
+    return 0;
 }
 
 static size_t count_lines(struct bytes text)
@@ -204,28 +249,57 @@ static void keep(void *node)
 void device_list_free(struct device_list *l)
 {
     tdestroy(l->by_mac, keep);
+    tdestroy(l->by_port, keep);
     for (size_t i = 0; i < l->count; i++)
-        free(l->device[i].cells);
+        forget(&l->device[i]);
     free(l->device);
     free(l->columns);
+}
+
+const char *device_port(const struct device_list *l, const struct device *d)
+{
+    return cell_of(l, d, l->port);
+}
+
+int device_names_mac(const struct device_list *l, const struct device *d)
+{
+    return *cell_of(l, d, l->mac) != '\0';
 }
 
 const char *device_profile(const struct device_list *l, const struct device *d,
                            const char *otherwise)
 {
-    const char *profile = l->profile < l->column_count ? csv_cell(d->cells, l->profile) : "";
+    const char *profile = cell_of(l, d, l->profile);
     return *profile ? profile : otherwise;
 }
 
 int device_list_is_label(const struct device_list *l, size_t column)
 {
-    return column != l->mac && column != l->profile;
+    return column != l->mac && column != l->port && column != l->profile;
 }
 
-const struct device *device_list_find(const struct device_list *l, const char *mac)
+struct device *device_list_find(const struct device_list *l, const char *mac)
 {
     struct device key = {0};
     snprintf(key.mac, sizeof key.mac, "%s", mac);
-    struct device *const *node = tfind(&key, &l->by_mac, compare_macs);
-    return node ? *node : NULL;
+    return found(tfind(&key, &l->by_mac, compare_macs));
+}
+
+struct device *device_list_find_port(const struct device_list *l, const char *port)
+{
+    struct device key = {.at = port_itself(port)};
+    struct device *d = key.at ? found(tfind(&key, &l->by_port, compare_ports)) : NULL;
+    free(key.at);
+    return d;
+}
+
+int device_list_know(struct device_list *l, struct device *d, const char *mac, unsigned *line,
+                     struct failure *f)
+{
+    const struct device *same = device_list_find(l, mac);
+    *line = same && same != d ? same->line : 0;
+    if (same)
+        return 0;
+    snprintf(d->mac, sizeof d->mac, "%s", mac);
+    return tsearch(d, &l->by_mac, compare_macs) ? 0 : fail_memory(f);
 }

@@ -393,6 +393,16 @@ int flash_identify(char mac[MAC_TEXT_SIZE], const struct flash_plan *plan, struc
     return rc;
 }
 
+int flash_usage(const struct options *o, struct failure *f)
+{
+    if (!o->flash && (o->firmware.count || o->format || o->encoding || o->partition || o->space ||
+                      o->key_name || o->cert_name || o->chain_name || o->ca_name || o->keep_key))
+        return fail(f, EXIT_USAGE, "usage",
+                    "what is to be written to the board (--firmware, --format, --partition, …) and "
+                    "--keep-key go with --flash");
+    return 0;
+}
+
 int flash_plan_take(struct flash_plan *out, const struct options *o, const struct settings *s,
                     struct failure *f)
 {

@@ -30,6 +30,9 @@ struct flashed {
     int already; /* the board was flashed and verified by an earlier run */
 };
 
+/* What is to be written goes with --flash alone. EXIT_USAGE. */
+int flash_usage(const struct options *o, struct failure *f) __attribute__((warn_unused_result));
+
 /* The options that are about flashing. The strings are those of o and s. EXIT_USAGE. */
 int flash_plan_take(struct flash_plan *out, const struct options *o, const struct settings *s,
                     struct failure *f) __attribute__((warn_unused_result));

@@ -44,13 +44,19 @@ static const struct command commands[] = {
      "  signet provision --mac 24:0a:c4:12:34:56 --out devices --replace\n"
      "  signet provision --port /dev/ttyUSB0 --flash --firmware 0x10000=app.bin"},
     {"batch", FOR_BATCH, cmd_batch,
-     "FILE.csv [--jobs N] [--results FILE] [--profile NAME] [--out DIR]",
-     "provision all boards of a CSV file",
+     "FILE.csv [--jobs N] [--results FILE] [--profile NAME] [--out DIR]\n"
+     "       signet batch FILE.csv --flash [--firmware OFFSET=FILE]... [--format FORMAT]",
+     "provision all boards of a CSV file; flash those at a port",
      "Provisions each board of the file as signet provision does. The first line names the "
      "columns:\n"
-     "mac, profile (may be missing or empty), and any others, which are carried to the results. "
-     "Bad\n"
-     "lines are all named before anything is sent.\n\n"
+     "mac or port or both, profile (may be missing or empty), and any others, which are carried to "
+     "the\n"
+     "results. Bad lines are all named before anything is sent.\n\n"
+     "A line with a port is for the board that is there, one after the other: its MAC is read (and "
+     "must\n"
+     "be the line's, if that has one), and with --flash it is flashed, read back and compared. A "
+     "board\n"
+     "that is at the port of a line that was done with another one is left alone and fails.\n\n"
      "Stopped in any way and given again, the same command goes on where it was, and no board "
      "gets\n"
      "two certificates. A board that is refused does not stop the others; the same command tries "
@@ -58,9 +64,10 @@ static const struct command commands[] = {
      "again. The results, FILE.results.csv, have a line a board, each on the disk before the next.",
      "  signet batch devices.csv --out devices --jobs 4\n"
      "  signet batch devices.csv --json | jq -r 'select(.status == \"ERROR\")'\n"
+     "  signet batch rack.csv --out devices --flash --firmware 0x10000=app.bin\n"
      "A file:\n"
-     "  mac,profile,site\n"
-     "  24:0a:c4:12:34:56,device,hall 7"},
+     "  mac,profile,site                        port,mac,site\n"
+     "  24:0a:c4:12:34:56,device,hall 7         /dev/ttyUSB0,,hall 7"},
     {"station", FOR_STATION, cmd_station,
      "[--limit N] [--firmware OFFSET=FILE]... [--profile NAME] [--out DIR]\n"
      "                      [--ports PATTERN]",

@@ -20,7 +20,7 @@ struct row {
      FOR_UNHOLD | FOR_LIST | FOR_SHOW | FOR_DOCTOR)
 #define REVOKING (FOR_REVOKE | FOR_HOLD | FOR_UNHOLD)
 #define WITH_OPERAND (FOR_VERIFY | FOR_RENEW | FOR_SHOW | FOR_BATCH | FOR_IMAGE)
-#define FLASHING (FOR_PROVISION | FOR_STATION)
+#define FLASHING (FOR_PROVISION | FOR_BATCH | FOR_STATION)
 #define MAKING_IMAGE (FLASHING | FOR_IMAGE)
 #define WITH_SERVER (FOR_ALL & ~FOR_IMAGE)
 
@@ -42,6 +42,8 @@ static const struct row rows[] = {
      "the serial port that the board is at; its MAC is read", 0},
     {"flash", NULL, AT(flash), FOR_PROVISION,
      "write key and certificate to the board, and read them back", 0},
+    {"flash", NULL, AT(flash), FOR_BATCH,
+     "write key and certificate to the boards at ports, and read them back", 0},
     {"ports", "PATTERN", AT(ports), FOR_STATION,
      "the ports to watch, or their folder (default: USB serial ports)", 0},
     {"firmware", "OFFSET=FILE", AT(firmware), FLASHING,
@@ -55,7 +57,8 @@ static const struct row rows[] = {
      "esptool, 4.7 to 5.x (default: the one in the PATH)", 0},
     {"replace", NULL, AT(replace), FOR_PROVISION, "also when the board has a certificate", 0},
     {"new-key", NULL, AT(new_key), FOR_RENEW, "make a new key too", 0},
-    {"profile", "NAME", AT(profile), FLASHING, "the certificate's profile (default: device)", 0},
+    {"profile", "NAME", AT(profile), FOR_PROVISION | FOR_STATION,
+     "the certificate's profile (default: device)", 0},
     {"limit", "N", AT(limit), FOR_STATION, "end after N boards, passed or failed", 0},
     {"results", "FILE", AT(results), FOR_STATION, "a line a board (default: DIR/station-DATE.csv)",
      0},
@@ -64,7 +67,7 @@ static const struct row rows[] = {
     {"jobs", "N", AT(jobs), FOR_BATCH, "keys made at once (default: as many as processors)", 0},
     {"results", "FILE", AT(results), FOR_BATCH, "a line a board (default: NAME.results.csv)", 0},
     {"profile", "NAME", AT(profile), FOR_SERVER_CERT, "its profile (default: server)", 0},
-    {"key-type", "TYPE", AT(key_type), FOR_INIT | FLASHING | FOR_BATCH | FOR_SERVER_CERT,
+    {"key-type", "TYPE", AT(key_type), FOR_INIT | FLASHING | FOR_SERVER_CERT,
      "rsa:2048 (default), rsa:3072, rsa:4096, ec:p256, ec:p384", 0},
     {"key-type", "TYPE", AT(key_type), FOR_RENEW, "with --new-key (default: as the one before)", 0},
     {"serial", "HEX", AT(serial), REVOKING | FOR_SHOW, "the certificate, by its serial number", 0},
@@ -84,7 +87,7 @@ static const struct row rows[] = {
      "keyCompromise, superseded, cessationOfOperation, … (RFC 5280)", 0},
     {"crl", "FILE", AT(crl), FOR_VERIFY, "check revocation by this CRL, not the server's", 0},
     {"offline", NULL, AT(offline), FOR_VERIFY, "do not ask the server for its CRL", 0},
-    {"out", "DIR", AT(out), FLASHING | FOR_BATCH | FOR_VERIFY | FOR_RENEW | FOR_DOCTOR,
+    {"out", "DIR", AT(out), FLASHING | FOR_VERIFY | FOR_RENEW | FOR_DOCTOR,
      "where the devices' folders are (default: here)", 0},
     {"out", "FILE", AT(out), FOR_CRL, "save the CRL here (default: standard output)", 0},
     {"out", "FILE", AT(out), FOR_SERVER_CERT, "save certificate and intermediates here", 0},

@@ -8,33 +8,61 @@
 
 #define ISSUED "issued"
 #define FAILED "failed"
+#define VERIFIED "verified"
 
-/* The labels follow. */
-enum { MAC, STATUS, PROFILE, SERIAL, NOT_BEFORE, NOT_AFTER, FOLDER, ERROR, MESSAGE, COLUMNS };
-static const char *const columns[COLUMNS] = {
-    [MAC] = "mac",       [STATUS] = "status",         [PROFILE] = "profile",
-    [SERIAL] = "serial", [NOT_BEFORE] = "not_before", [NOT_AFTER] = "not_after",
-    [FOLDER] = "folder", [ERROR] = "error",           [MESSAGE] = "message"};
+/* PORT and BOARD are there when the list has ports. The labels follow. */
+enum {
+    MAC,
+    STATUS,
+    PROFILE,
+    SERIAL,
+    NOT_BEFORE,
+    NOT_AFTER,
+    FOLDER,
+    ERROR,
+    MESSAGE,
+    PORT,
+    BOARD,
+    COLUMNS
+};
+static const char *const columns[COLUMNS] = {[MAC] = "mac",
+                                             [STATUS] = "status",
+                                             [PROFILE] = "profile",
+                                             [SERIAL] = "serial",
+                                             [NOT_BEFORE] = "not_before",
+                                             [NOT_AFTER] = "not_after",
+                                             [FOLDER] = "folder",
+                                             [ERROR] = "error",
+                                             [MESSAGE] = "message",
+                                             [PORT] = "port",
+                                             [BOARD] = "board"};
 
 struct results {
     struct csv_file file;
     const char *profile;
-    const struct device_list *list;
+    int flash;
+    struct device_list *list;
     char *done; /* one for each board */
 };
 
 /* ---- lines ---- */
 
+static int own_columns(const struct device_list *l)
+{
+    return l->port < l->column_count ? COLUMNS : PORT;
+}
+
 static int add_line(struct buf *out, const char *const own[COLUMNS], const struct device_list *l,
                     const char *cells)
 {
+    int count = own_columns(l);
     size_t last = l->column_count;
     for (size_t i = 0; i < l->column_count; i++)
         if (device_list_is_label(l, i))
             last = i;
     int rc = 0;
-    for (int i = 0; rc == 0 && i < COLUMNS; i++)
-        rc = csv_add(out, own[i], i == COLUMNS - 1 && last == l->column_count);
+    for (int i = 0; rc == 0 && i < count; i++)
+        rc = csv_add(out, own[i], i == count - 1 && last == l->column_count);
     for (size_t i = 0; rc == 0 && i < l->column_count; i++)
         if (device_list_is_label(l, i))
             rc = csv_add(out, csv_cell(cells, i), i == last);
@@ -44,7 +72,7 @@ static int add_line(struct buf *out, const char *const own[COLUMNS], const struc
 static int check_labels(const struct device_list *l, struct failure *f)
 {
     for (size_t i = 0; i < l->column_count; i++)
-        for (int j = 0; device_list_is_label(l, i) && j < COLUMNS; j++)
+        for (int j = 0; device_list_is_label(l, i) && j < own_columns(l); j++)
             if (strcmp(csv_cell(l->columns, i), columns[j]) == 0)
                 return fail(f, EXIT_USAGE, "usage",
                             "the column \"%s\" is one of the results'; give it another name",
@@ -62,14 +90,33 @@ static int is_foreign(const struct results *r, struct failure *f)
                 r->file.path);
 }
 
-static void mark_done(struct results *r, const char *mac, const char *profile)
+/* A line that names only a port is that of the board which was done there. */
+static struct device *whose(const struct results *r, const char *text)
 {
-    const struct device *d = device_list_find(r->list, mac);
-    if (d && strcmp(device_profile(r->list, d, r->profile), profile) == 0)
-        r->done[d - r->list->device] = 1;
+    struct device *d = device_list_find(r->list, csv_cell(text, MAC));
+    if (d || own_columns(r->list) == PORT)
+        return d;
+    d = device_list_find_port(r->list, csv_cell(text, PORT));
+    return d && !*d->mac ? d : NULL;
 }
 
-/* Keeps the line when there is a certificate; -1: it is no line of ours. */
+/* Is this board, which has its certificate, to be flashed yet? */
+static int is_unflashed(const struct results *r, const struct device *d, const char *text)
+{
+    return d && d->at && r->flash && strcmp(csv_cell(text, BOARD), VERIFIED) != 0;
+}
+
+static int mark_done(struct results *r, struct device *d, const char *text)
+{
+    struct failure f;
+    unsigned other;
+    if (!d || strcmp(device_profile(r->list, d, r->profile), csv_cell(text, PROFILE)) != 0)
+        return 0;
+    r->done[d - r->list->device] = 1;
+    return device_list_know(r->list, d, csv_cell(text, MAC), &other, &f);
+}
+
+/* Keeps the line when that board is done; -1: it is no line of ours. */
 static int take_line(struct results *r, struct buf *kept, struct bytes line, size_t count)
 {
     struct buf cells = {0};
@@ -77,8 +124,12 @@ static int take_line(struct results *r, struct buf *kept, struct bytes line, siz
     int rc = csv_split(&cells, &n, line) || n != count ? -1 : 0;
     const char *text = (const char *)cells.data;
     if (rc == 0 && strcmp(csv_cell(text, STATUS), ISSUED) == 0) {
-        mark_done(r, csv_cell(text, MAC), csv_cell(text, PROFILE));
-        rc = buf_add(kept, line.data, line.len) || buf_add(kept, "\r\n", 2) ? -1 : 0;
+        struct device *d = whose(r, text);
+        if (!is_unflashed(r, d, text))
+            rc = mark_done(r, d, text) || buf_add(kept, line.data, line.len) ||
+                         buf_add(kept, "\r\n", 2)
+                     ? -1
+                     : 0;
     }
     buf_free(&cells);
     return rc;
@@ -98,7 +149,7 @@ static int sift(struct results *r, struct buf *kept, struct bytes text, struct f
     if (csv_next_line(&text, &line, &whole) && !(whole && bytes_equal(line, head)))
         return is_foreign(r, f);
     while (csv_next_line(&text, &line, &whole))
-        if (whole && take_line(r, kept, line, COLUMNS + labels))
+        if (whole && take_line(r, kept, line, (size_t)own_columns(r->list) + labels))
             return is_foreign(r, f);
     return 0;
 }
@@ -118,15 +169,15 @@ static int go_on_with(struct results *r, const char *path, struct failure *f)
     return rc;
 }
 
-int results_open(struct results **out, const char *path, const struct device_list *list,
-                 const char *profile, struct failure *f)
+int results_open(struct results **out, const char *path, struct device_list *list,
+                 const char *profile, int flash, struct failure *f)
 {
     if (check_labels(list, f))
         return -1;
     struct results *r = calloc(1, sizeof *r);
     if (!r)
         return fail_memory(f);
-    *r = (struct results){.file = {.fd = -1}, .profile = profile, .list = list};
+    *r = (struct results){.file = {.fd = -1}, .profile = profile, .flash = flash, .list = list};
     r->done = calloc(list->count, 1);
     if (!r->done ? fail_memory(f) : go_on_with(r, path, f)) {
         results_close(r);
@@ -152,19 +203,22 @@ int results_is_done(const struct results *r, size_t index)
 
 /* ---- a board more ---- */
 
-int results_add(struct results *r, size_t index, const struct provisioned *p,
-                const struct failure *why, struct failure *f)
+int results_add(struct results *r, size_t index, const struct result *result, struct failure *f)
 {
     const struct device *d = &r->list->device[index];
-    const char *own[COLUMNS] = {[MAC] = d->mac,
-                                [STATUS] = p ? ISSUED : FAILED,
+    const struct provisioned *p = result->device;
+    const struct failure *why = result->why;
+    const char *own[COLUMNS] = {[MAC] = result->mac,
+                                [STATUS] = why ? FAILED : ISSUED,
                                 [PROFILE] = device_profile(r->list, d, r->profile),
                                 [SERIAL] = p ? p->serial : "",
                                 [NOT_BEFORE] = p ? p->not_before : "",
                                 [NOT_AFTER] = p ? p->not_after : "",
                                 [FOLDER] = p ? p->folder : "",
-                                [ERROR] = p ? "" : why->code,
-                                [MESSAGE] = p ? "" : why->text};
+                                [ERROR] = why ? why->code : "",
+                                [MESSAGE] = why ? why->text : "",
+                                [PORT] = device_port(r->list, d),
+                                [BOARD] = result->board};
     struct buf line = {0};
     int rc = add_line(&line, own, r->list, d->cells)
                  ? fail_memory(f)

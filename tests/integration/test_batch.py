@@ -120,7 +120,7 @@ def test_results_and_labels(batch):
     assert {(r["profile"], r["error"], r["message"]) for r in rows.values()} == {("device", "", "")}
     before = b.results.read_bytes()
     again = b.run()
-    assert "5 had it before" in again.stdout and b.results.read_bytes() == before
+    assert "5 done before" in again.stdout and b.results.read_bytes() == before
 
 
 def test_json(batch):
@@ -189,8 +189,9 @@ def test_bad_lines_are_all_named_first(batch):
 @pytest.mark.parametrize("text, words", [
     ("", "is empty"), ("\n", "is empty"), ("mac\n", "lists no boards"), ("MAC\n24:0a:c4:aa:00:01\n", "must be mac"),
     ("mac;note\n24:0a:c4:aa:00:01;x\n", "separated by commas"), ("24:0a:c4:aa:00:01\n", "must be mac"),
-    ("mac,port\n", "cannot be in a batch yet"), ("mac,a,a\n", "twice"), ("mac,,b\n", "without a name"),
-    ("mac,serial\n24:0a:c4:aa:00:01,x\n", "one of the results'"), ("mac,\"a\n", "quotes"),
+    ("mac,port\n", "lists no boards"), ("name,note\n", "must be mac or port"), ("mac,a,a\n", "twice"),
+    ("mac,,b\n", "without a name"), ("mac,serial\n24:0a:c4:aa:00:01,x\n", "one of the results'"),
+    ("mac,port,board\n24:0a:c4:aa:00:01,,x\n", "one of the results'"), ("mac,\"a\n", "quotes"),
     ("mac," + ",".join(f"c{i}" for i in range(64)) + "\n", "64 columns")])
 def test_bad_files(batch, text, words):
     b = batch()
@@ -226,7 +227,7 @@ def test_refusals_do_not_stop_the_others(batch):
     failed = {o["mac"]: (o["exit"], o["error"]["code"]) for o in objects if o["status"] == "ERROR"}
     assert failed == {taken: (4, "subject_has_certificate"), foreign: (5, "already_exists"), held: (5, "busy"),
                       wrong: (4, "profile_unknown")}
-    assert last["exit"] == 4 and "4 of 8 boards have no certificate" in last["error"]["message"]
+    assert last["exit"] == 4 and "4 of 8 boards failed, 4 done" in last["error"]["message"]
     rows = b.rows()
     assert len(rows) == 8 and {r["mac"]: r["error"] for r in rows if r["status"] == "failed"} == \
         {m: code for m, (_, code) in failed.items()}
@@ -262,7 +263,7 @@ def test_exit_code_5_when_nobody_was_refused(batch):
     b = batch(2)
     b.folder(b.macs[0]).mkdir(parents=True)
     (b.folder(b.macs[0]) / "precious").touch()
-    assert "1 of 2 boards has no certificate" in b.run(code=5).stderr
+    assert "1 of 2 boards failed" in b.run(code=5).stderr
 
 
 def test_a_folder_that_is_let_go_of_is_waited_for(batch):
@@ -396,7 +397,7 @@ def test_interrupted(batch, number, whom):
     whom(process.pid, number)
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
-    assert re.search(r"interrupted; \d+ of 40 boards have their certificate: the same command goes on", said), said
+    assert re.search(r"interrupted; \d+ of 40 boards are done: the same command goes on", said), said
     b.run()
     b.check()
 
@@ -488,7 +489,7 @@ def test_full_disk(batch, results):
     shutil.rmtree(full)
     shutil.move(b.dir / "kept", full)
     *_, sentence, code = said.read_text().splitlines()
-    assert code == "5" and "No space left" in sentence and "of 12 boards have their certificate" in sentence
+    assert code == "5" and "No space left" in sentence and "of 12 boards are done" in sentence
     b.check()
 
 

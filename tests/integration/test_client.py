@@ -1563,7 +1563,7 @@ def test_no_progress_for_what_is_quick(client, serve, pki):
 # --- help ---
 
 COMMANDS = ("init", "provision", "renew", "server-cert", "revoke", "hold", "unhold", "list", "show", "verify", "crl",
-            "doctor")
+            "doctor", "batch", "station", "image")
 
 
 def test_help_answers_what_one_asks_next(client):
