@@ -701,6 +701,18 @@ def test_batch_with_the_server_gone_while_flashing(bench, rack, plug):
     assert board.writes == []
 
 
+def test_batch_with_another_operators_role(bench, rack, plug):
+    """That a report of one board's certificate is refused ends nothing: of the other it is not."""
+    theirs, ours = plug(), plug()
+    bench.site.signet("provision", "--mac", theirs.mac, "--out", bench.out, "--key-type", "ec:p256")
+    other = bench.site.operator("other", "provisioner")
+    rack.list((theirs, "", ""), (ours, "", ""))
+    rack.run("--flash", "--cert", other.cert, "--key", other.key, code=4)
+    assert {r["port"]: (r["board"], r["error"]) for r in rack.rows()} == {
+        str(theirs.port): ("verified", "role_refused"), str(ours.port): ("verified", "")}
+    check_nvs(bench, theirs)
+
+
 def test_batch_without_flash(bench, rack, plug):
     """Then the same with it: what is there is flashed, if it is what the line wants."""
     board, revoked = plug(), plug()
