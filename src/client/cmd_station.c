@@ -264,9 +264,10 @@ static void show(const struct station *s, const struct attempt *a)
 
 static int put_on_record(struct station *s, const struct attempt *a, struct failure *f)
 {
-    if (remember(s, a, f))
-        return -1;
+    int rc = remember(s, a, f);
     show(s, a);
+    if (rc)
+        return -1;
     if (s->json) {
         cJSON *o = attempt_json(a);
         json_print(o);
@@ -289,16 +290,16 @@ static int handle(struct station *s, const char *port, struct failure *f)
     if (!a.port)
         return fail_memory(f);
     interrupt_hold(ENDS_AFTER);
-    int rc = interrupted() ? fail_interrupted(f) : 0; /* before anything was begun */
-    if (rc == 0) {
+    int begun = !interrupted(), rc = 0;
+    if (begun) {
         do_board(s, &a);
         rc = put_on_record(s, &a, f);
     }
-    if (rc == 0 && interrupted())
+    if (begun && rc == 0 && interrupted())
         rc = fail_interrupted(f);
     interrupt_hold(NULL);
     ports_leave(s->ports);
-    if (rc == 0 && a.outcome == FAILED && is_servers(&a.why))
+    if (begun && rc == 0 && a.outcome == FAILED && is_servers(&a.why))
         look_at_server(s);
     flashed_free(&a.board);
     free(a.port);
