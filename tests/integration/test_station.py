@@ -297,6 +297,7 @@ def test_a_port_that_is_away_when_its_board_is_done(station, board, tmp_path):
     s = station(terminal=False)
     s.expect("plug in a board")
     b.pull_at = 5
+    b.after(FLASH_BEGIN, lambda _: time.sleep(2))  # longer than a port may be away
     b.plug()
     s.expect(f"^FAIL {b.mac}: ")
     time.sleep(0.3)
@@ -458,7 +459,7 @@ def test_an_end_while_it_waits(station, number):
 # ---- the server ----
 
 def test_server_away_and_back(bench, station, board):
-    one, two = board(), board()
+    one = board()
     s = station("--limit", 2, "--timeout", 2)
     s.expect("is ready\n.*\nplug in a board")
     bench.site.stop()
@@ -474,7 +475,7 @@ def test_server_away_and_back(bench, station, board):
     one.plug()
     s.expect(f"^PASS {one.mac}")
     s.end(3)
-    assert bench.list(one) == ["verified"] and two.seen == []
+    assert bench.list(one) == ["verified"]
 
 
 def test_operator_revoked(bench, station, board, tmp_path):
@@ -532,7 +533,7 @@ def test_the_record_goes_on(station, board, tmp_path):
         b.plug()
         s.end(5)
         b.unplug()
-        assert len(rows(tmp_path)) == expected
+        assert [r["status"] for r in rows(tmp_path)] == ["failed"] * expected
         with open(tmp_path / "results.csv", "a") as file:
             file.write("24:0a:c4:00:00:01,pas")
     (tmp_path / "results.csv").write_text("precious\n")
