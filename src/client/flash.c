@@ -110,17 +110,26 @@ static int is_done(const struct work *w)
     return m->done == STEP_VERIFIED && !(m->keep_key && device_has(w->folder, DEVICE_KEY));
 }
 
+/* Has a run with replace made it, and not come to its end? */
+static int is_unfinished(const struct work *w)
+{
+    const struct board_mark *m = &w->out->mark;
+    int has_key = device_has(w->folder, DEVICE_KEY);
+    if (!m->replacing)
+        return 0;
+    return m->done == STEP_VERIFIED ? m->told != STEP_VERIFIED || (has_key && !m->keep_key)
+                                    : has_key;
+}
+
 /* A complete folder is flashed, or its flashing gone on with. With replace another one is made,
  * unless this is the one that an interrupted run with replace had made. */
 static int is_to_be_made(struct work *w, const struct board *b, struct failure *f)
 {
-    struct board_mark *m = &w->out->mark;
     if (!device_has(w->folder, DEVICE_CERT))
         return 1;
-    if (board_mark_load(m, w->folder, f))
+    if (board_mark_load(&w->out->mark, w->folder, f))
         return -1;
-    return b->replace &&
-           !(m->replacing && m->done != STEP_VERIFIED && device_has(w->folder, DEVICE_KEY));
+    return b->replace && !is_unfinished(w);
 }
 
 static int check_what_is_there(const struct work *w, struct failure *f)
@@ -320,6 +329,16 @@ static int take_key_away(struct work *w, struct failure *f)
     return rc ? fail_add(f, "the board is flashed and verified") : 0;
 }
 
+/* Nobody wants it any more: with replace, the next run makes another one. */
+static int give_up(struct work *w, struct failure *f)
+{
+    struct failure why;
+    w->out->mark.replacing = 0;
+    if (board_mark_save(&w->out->mark, w->folder, &why))
+        return fail_add(f, "%s", why.text);
+    return fail_add(f, "--replace gives it a new key and certificate");
+}
+
 static int tell_the_end(struct work *w, struct failure *f)
 {
     if (w->untold.exit != EXIT_UNREACHABLE && tell(w, BOARD_VERIFIED, f))
@@ -329,9 +348,8 @@ static int tell_the_end(struct work *w, struct failure *f)
     *f = w->untold;
     fail_add(f, "the board %s is flashed and verified, only the server does not know it",
              w->tool.mac);
-    return strcmp(f->code, "result_dead") == 0
-               ? fail_add(f, "--replace gives it a new key and certificate")
-               : fail_add(f, "the same command tells it");
+    return strcmp(f->code, "result_dead") == 0 ? give_up(w, f)
+                                               : fail_add(f, "the same command tells it");
 }
 
 static int go(struct work *w, const struct board *b, struct failure *f)
@@ -342,6 +360,7 @@ static int go(struct work *w, const struct board *b, struct failure *f)
     memcpy(w->out->mac, w->tool.mac, sizeof w->out->mac);
     if (rc || provide(w, b, f) || lock_folder(w, f))
         return -1;
+    device_dir_sweep(w->folder);
     w->out->already = is_done(w);
     if (!w->out->already && flash(w, f))
         return fail_add(f, "the key of %s is kept in %s: with that board, the same command goes on",

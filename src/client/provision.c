@@ -105,15 +105,29 @@ int provision_key(const struct board *b, int *resumed, struct failure *f)
     return rc;
 }
 
+/* The key of a verified board is taken away, and half of it may be gone: it is not looked at. */
+static int needs_key(int *out, const char *folder, X509 *cert, struct failure *f)
+{
+    char serial[SERIAL_TEXT_SIZE];
+    struct board_mark m;
+    if (board_mark_load(&m, folder, f))
+        return -1;
+    serial_text(serial, X509_get0_serialNumber(cert));
+    int goes = m.done == STEP_VERIFIED && !m.keep_key && strcmp(m.serial, serial) == 0;
+    *out = !goes && (device_has(folder, DEVICE_KEY) || !device_has(folder, DEVICE_MARK));
+    return 0;
+}
+
 static int load(const char *folder, X509 **cert, STACK_OF(X509) * *chain, EVP_PKEY **key,
                 struct failure *f)
 {
+    int with_key = 0;
     char *at_cert = path_join(folder, DEVICE_CERT), *at_chain = path_join(folder, DEVICE_CHAIN),
          *at_key = path_join(folder, DEVICE_KEY);
-    int needs_key = device_has(folder, DEVICE_KEY) || !device_has(folder, DEVICE_MARK);
     int rc = !at_cert || !at_chain || !at_key ? fail_memory(f)
              : cert_load(cert, at_cert, f) || certs_load(chain, at_chain, f) ||
-                     (needs_key && key_load(key, at_key, f))
+                     needs_key(&with_key, folder, *cert, f) ||
+                     (with_key && key_load(key, at_key, f))
                  ? -1
                  : 0;
     free(at_cert);

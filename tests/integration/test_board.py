@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 import flash_reader
 from board import (CHIPS, DEFL_BEGIN, FLASH_BEGIN, FLASH_DATA, FLASH_MD5, MEM_DATA, NVS_AT, NVS_SIZE, READ_SLOW,
                    SECURE_CERT_AT, SECURE_CERT_SIZE, TABLE, TABLE_AT, Board, esptool, partition_table)
+from crash_points import NAMING, SYNCING, TELLING, WRITING, points_of, strace, was_hit
 from signet_site import BIN, Site, is_alive, mac, run, tool_environment, wait_for
 from test_mosquitto import Broker
 
@@ -55,6 +56,10 @@ def test_the_board_itself(tmp_path, chip, how):
             drive(board, *how, "write_flash", hex(NVS_AT), tmp_path / "data", code=2).stdout
 
 
+def rows_of(bench, board):
+    return [json.loads(line) for line in bench.site.signet("list", "--json", "--mac", board.mac).stdout.splitlines()]
+
+
 class Bench:
     """A laptop with an operator, and the server behind it."""
 
@@ -90,8 +95,7 @@ class Bench:
 
     def list(self, board):
         """[what became of the board, for each of its live certificates]"""
-        rows = [json.loads(line) for line in self.site.signet("list", "--json", "--mac", board.mac).stdout.splitlines()]
-        return [row["board"] for row in rows if row["state"] == "issued"]
+        return [row["board"] for row in rows_of(self, board) if row["state"] == "issued"]
 
     def has_key(self, board):
         return (self.folder(board) / "device.key").exists()
@@ -261,7 +265,7 @@ def test_replace(bench, plug):
     assert bench.flash(board, "--replace", code=5)["code"] == "flash_differs"
     board.bad_md5 = False
     serial = bench.flash(board, "--replace")["serial"]  # goes on with it: no third certificate
-    rows = [json.loads(r) for r in bench.site.signet("list", "--json", "--mac", board.mac).stdout.splitlines()]
+    rows = rows_of(bench, board)
     assert [(r["state"], r["board"]) for r in rows] == [("revoked", "verified"), ("issued", "verified")]
     assert rows[1]["serial"] == serial and content(board, NVS_AT, NVS_SIZE) != first
     check_nvs(bench, board)
@@ -496,6 +500,11 @@ def test_revoked_before_it_was_flashed(bench, plug):
     bench.site.signet("revoke", "--mac", board.mac, "--reason", "superseded")
     said = bench.flash(board, code=4)
     assert said["code"] == "result_dead" and "--replace" in said["message"]
+    board.bad_md5 = True
+    bench.flash(board, "--replace", code=5)
+    board.bad_md5 = False
+    bench.site.signet("revoke", "--mac", board.mac, "--reason", "superseded")
+    assert bench.flash(board, "--replace", code=4)["code"] == "result_dead"  # it goes on, to learn that
     bench.flash(board, "--replace")
     check_nvs(bench, board)
     assert bench.list(board) == ["verified"]
@@ -628,3 +637,54 @@ def test_esptool_that_names_no_board(bench, plug):
                                        ["--port", "x", "--flash", "--baud", "fast"]])
 def test_usage(bench, arguments):
     bench.site.signet("provision", *arguments, code=2)
+
+
+# ---- killed between any two steps ----
+
+def killed_at(bench, command, trace, *point):
+    """signet alone under strace, not esptool; did it come to that?"""
+    subprocess.run([*strace(trace, *point, follow=False), BIN / "signet", *map(str, command), "--config",
+                    bench.site.dir / "client/signet.conf"], cwd=bench.site.dir, stdin=subprocess.DEVNULL,
+                   env={**tool_environment(), "ASAN_OPTIONS": "detect_leaks=0"},  # they cannot be looked for under strace
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, check=False)
+    return was_hit(trace)
+
+
+def check_whole_way(bench, board, before):
+    """Its last certificate is on the board, told, and the only live one; its key is nowhere else."""
+    rows = rows_of(bench, board)
+    assert [row["state"] for row in rows] == ["revoked"] * before + ["issued"], rows
+    assert rows[-1]["board"] == "verified" and bench.mark(board)["serial"] == rows[-1]["serial"]
+    board.flash[:] = board.file.read_bytes()
+    check_nvs(bench, board)
+    left = [path.name for path in bench.out.glob(board.mac.replace(":", "") + "*/*")]
+    assert "device.key" not in left and not [name for name in left if ".tmp-" in name], left
+    assert not bench.pending(board).exists()
+
+
+@pytest.mark.parametrize("way", ["first", "replace"])
+def test_killed_before_any_step(bench, plug, tmp_path, way):
+    """Before each call that leaves something behind: the same command puts it right, with no certificate more."""
+    more, trace = ["--replace"] if way == "replace" else [], tmp_path / "trace"
+
+    def begin():
+        board = plug()
+        tool = fake_esptool(board, "esptool5")
+        if more:
+            bench.flash(board, "--esptool", tool)
+        return board, bench.arguments(board, "--esptool", tool, *more)
+
+    board, command = begin()
+    assert not killed_at(bench, command, trace)
+    check_whole_way(bench, board, len(more))
+    points = points_of(trace, (*WRITING, *SYNCING, *NAMING, *TELLING))
+    told = max(i for i, point in enumerate(points) if point[0] == "rename")  # from then on nothing is left to be done
+    for point in points[:told + 1] if FULL else points[:told - 15:4] + points[told - 15:told + 1]:
+        board, command = begin()
+        killed_at(bench, command, trace, *point)
+        wait_for(lambda: not esptool_runs(board), "esptool has ended with it")
+        # a point may come later than it was counted, and then also after all is done
+        states = [row["board"] for row in rows_of(bench, board)]
+        if states != ["verified"] * (len(more) + 1) or bench.mark(board)["server_told"] != "verified":
+            bench.site.signet(*command)
+        check_whole_way(bench, board, len(more))
