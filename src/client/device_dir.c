@@ -58,7 +58,28 @@ static int refuse_existing(const char *path, struct failure *f)
         path);
 }
 
-/* The complete folder that is to be replaced, and its name afterwards. */
+/* Between open() and flock() another run may have renamed it. */
+static int is_still(const char *path, int fd)
+{
+    struct stat by_name, held;
+    return stat(path, &by_name) == 0 && fstat(fd, &held) == 0 && by_name.st_dev == held.st_dev &&
+           by_name.st_ino == held.st_ino;
+}
+
+int device_dir_lock(const char *folder, struct failure *f)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fail(f, EXIT_LOCAL, "local_file", "cannot open folder %s: %s", folder,
+                    strerror(errno));
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_still(folder, fd))
+        return fd;
+    close(fd);
+    return fail(f, EXIT_LOCAL, "busy", "another signet is at work in %s right now", folder);
+}
+
+/* The complete folder that is to be replaced, and its name afterwards. Who flashes or renews it is
+ * not to find another's key there. */
 static int plan_aside(struct device_dir *d, struct failure *f)
 {
     char serial[SERIAL_TEXT_SIZE];
@@ -69,6 +90,10 @@ static int plan_aside(struct device_dir *d, struct failure *f)
     if (rc)
         return fail_add(f, "%s is not a device's folder that could be replaced; move it away",
                         d->final);
+    if ((d->old = device_dir_lock(d->final, f)) < 0) {
+        X509_free(old);
+        return -1;
+    }
     serial_text(serial, X509_get0_serialNumber(old));
     X509_free(old);
     if (asprintf(&d->aside, "%s.replaced-%.8s", d->final, serial) < 0) {
@@ -89,21 +114,13 @@ static int check_final(struct device_dir *d, int replace, struct failure *f)
     return replace && strcmp(f->code, "already_exists") == 0 ? plan_aside(d, f) : -1;
 }
 
-/* Between open() and flock() another run may have finished and renamed the folder. */
-static int is_still_pending(const struct device_dir *d)
-{
-    struct stat by_name, held;
-    return stat(d->pending, &by_name) == 0 && fstat(d->lock, &held) == 0 &&
-           by_name.st_dev == held.st_dev && by_name.st_ino == held.st_ino;
-}
-
 static int lock_pending(struct device_dir *d, struct failure *f)
 {
     d->lock = open(d->pending, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->lock < 0)
         return fail(f, EXIT_LOCAL, "local_file", "cannot open folder %s: %s", d->pending,
                     strerror(errno));
-    if (flock(d->lock, LOCK_EX | LOCK_NB) == 0 && is_still_pending(d))
+    if (flock(d->lock, LOCK_EX | LOCK_NB) == 0 && is_still(d->pending, d->lock))
         return 0;
     close(d->lock);
     d->lock = -1;
@@ -113,8 +130,8 @@ static int lock_pending(struct device_dir *d, struct failure *f)
 
 void device_dir_sweep(const char *folder)
 {
-    static const char *const names[] = {DEVICE_KEY,   DEVICE_CSR, DEVICE_CERT,
-                                        DEVICE_CHAIN, DEVICE_CA,  DEVICE_MARK, NULL};
+    static const char *const names[] = {DEVICE_KEY, DEVICE_CSR,  DEVICE_CERT, DEVICE_CHAIN,
+                                        DEVICE_CA,  DEVICE_MARK, NULL};
     file_sweep(folder, names);
 }
 
@@ -151,7 +168,7 @@ int device_dir_open(struct device_dir *d, const char *dir, const char *mac, cons
                     int replace, struct failure *f)
 {
     struct err err;
-    *d = (struct device_dir){.lock = -1};
+    *d = (struct device_dir){.lock = -1, .old = -1};
     snprintf(d->mac, sizeof d->mac, "%s", mac);
     d->final = device_dir_path(dir, mac);
     if (!d->final || asprintf(&d->pending, "%s.pending", d->final) < 0) {
@@ -215,6 +232,8 @@ void device_dir_close(struct device_dir *d)
 {
     if (d->lock >= 0)
         close(d->lock);
+    if (d->old >= 0)
+        close(d->old);
     EVP_PKEY_free(d->key);
     X509_REQ_free(d->csr);
     free(d->final);

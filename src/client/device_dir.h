@@ -23,6 +23,7 @@ struct device_dir {
     char *final, *pending; /* paths */
     char *aside;           /* where a complete folder goes that is replaced; NULL: there is none */
     int lock;              /* descriptor of the locked pending folder; -1: not held */
+    int old;               /* the same of the complete one that is replaced */
     int resumed;           /* key and request are an earlier run's */
     EVP_PKEY *key;
     X509_REQ *csr;
@@ -33,6 +34,9 @@ char *device_dir_path(const char *dir, const char *mac) __attribute__((warn_unus
 
 /* Is a file of that name in the folder? */
 int device_has(const char *folder, const char *name);
+
+/* Locks a complete folder, as renew, replace and flash do; the descriptor, or -1. */
+int device_dir_lock(const char *folder, struct failure *f) __attribute__((warn_unused_result));
 
 /* Takes away what a killed run left half written there. The caller holds the folder's lock. */
 void device_dir_sweep(const char *folder);

@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/certs.h"
 #include "client/device_image.h"
 #include "client/esptool.h"
 #include "client/keys.h"
@@ -110,6 +110,19 @@ static int is_done(const struct work *w)
     return m->done == STEP_VERIFIED && !(m->keep_key && device_has(w->folder, DEVICE_KEY));
 }
 
+static int lock_folder(struct work *w, struct failure *f)
+{
+    w->lock = device_dir_lock(w->folder, f);
+    return w->lock < 0 ? -1 : 0;
+}
+
+static void unlock_folder(struct work *w)
+{
+    if (w->lock >= 0)
+        close(w->lock);
+    w->lock = -1;
+}
+
 /* Has a run with replace made it, and not come to its end? */
 static int is_unfinished(const struct work *w)
 {
@@ -127,6 +140,9 @@ static int is_to_be_made(struct work *w, const struct board *b, struct failure *
 {
     if (!device_has(w->folder, DEVICE_CERT))
         return 1;
+    if (lock_folder(w, f))
+        return -1;
+    device_dir_sweep(w->folder);
     if (board_mark_load(&w->out->mark, w->folder, f))
         return -1;
     return b->replace && !is_unfinished(w);
@@ -163,8 +179,9 @@ static int provide(struct work *w, const struct board *wanted, struct failure *f
     if (make < 0)
         return -1;
     if (make) {
+        unlock_folder(w); /* provision() does it itself */
         w->out->mark = (struct board_mark){.replacing = b.replace};
-        return provision(device, w->s, &b, f);
+        return provision(device, w->s, &b, f) || lock_folder(w, f) ? -1 : 0;
     }
     if (provision_find(device, w->s->root, &b, f))
         return -1;
@@ -172,17 +189,6 @@ static int provide(struct work *w, const struct board *wanted, struct failure *f
     if (strcmp(w->out->mark.serial, device->serial) != 0) /* renewed since */
         w->out->mark = (struct board_mark){.replacing = w->out->mark.replacing};
     return check_what_is_there(w, f);
-}
-
-static int lock_folder(struct work *w, struct failure *f)
-{
-    w->lock = open(w->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (w->lock < 0)
-        return fail(f, EXIT_LOCAL, "local_file", "cannot open folder %s: %s", w->folder,
-                    strerror(errno));
-    if (flock(w->lock, LOCK_EX | LOCK_NB) == 0)
-        return 0;
-    return fail(f, EXIT_LOCAL, "busy", "another signet is flashing %s right now", w->tool.mac);
 }
 
 /* ---- the image ---- */
@@ -238,6 +244,16 @@ static int choose_partition(struct work *w, struct failure *f)
     return 0;
 }
 
+/* Between provision() and the lock another run may have replaced it. */
+static int check_serial(const struct work *w, X509 *cert, struct failure *f)
+{
+    char serial[SERIAL_TEXT_SIZE];
+    serial_text(serial, X509_get0_serialNumber(cert));
+    if (strcmp(serial, w->out->device.serial) == 0)
+        return 0;
+    return fail(f, EXIT_LOCAL, "busy", "another signet has replaced %s just now", w->folder);
+}
+
 static int make_image(struct work *w, struct failure *f)
 {
     struct credentials c;
@@ -245,6 +261,8 @@ static int make_image(struct work *w, struct failure *f)
     struct image_options image = w->plan->image;
     image.size = w->out->mark.size;
     int rc = device_credentials_load(&c, w->folder, f);
+    if (rc == 0)
+        rc = check_serial(w, c.cert, f);
     if (rc == 0 && image_build(&w->image, &c, &image, &err))
         rc = fail(f, EXIT_LOCAL, "image_not_made", "for the partition %s: %s",
                   w->out->mark.partition, err.text);
@@ -358,9 +376,8 @@ static int go(struct work *w, const struct board *b, struct failure *f)
         return -1;
     int rc = meet(&w->tool, w->plan, b->mac, f);
     memcpy(w->out->mac, w->tool.mac, sizeof w->out->mac);
-    if (rc || provide(w, b, f) || lock_folder(w, f))
+    if (rc || provide(w, b, f))
         return -1;
-    device_dir_sweep(w->folder);
     w->out->already = is_done(w);
     if (!w->out->already && flash(w, f))
         return fail_add(f, "the key of %s is kept in %s: with that board, the same command goes on",
@@ -375,8 +392,7 @@ int flash_board(struct flashed *out, struct session *s, const struct board *b,
     *out = (struct flashed){0};
     int rc = go(&w, b, f);
     close_firmware(&w);
-    if (w.lock >= 0)
-        close(w.lock);
+    unlock_folder(&w);
     buf_wipe(&w.image);
     free(w.folder);
     esptool_close(&w.tool);

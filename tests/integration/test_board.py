@@ -524,6 +524,24 @@ def test_the_key_is_in_one_file_and_then_in_none(bench, plug):
     assert files_with(bench, board, found[0]) == []
 
 
+def test_replaced_meanwhile(bench, plug):
+    """Nobody else gets at the folder while it is flashed: neither key would be where it is believed to be."""
+    board = plug()
+    others = []
+
+    def try_it(_):
+        for what in (["provision", "--mac", board.mac, "--replace"], ["renew", "--mac", board.mac],
+                     bench.arguments(board, "--replace", "--esptool", tool)):
+            done = bench.site.signet(*what, *([] if "--out" in what else ["--out", bench.out]), code=5)
+            others.append(done.stderr.strip())
+    tool = fake_esptool(board, "esptool5")
+    board.after(FLASH_MD5, try_it)
+    bench.flash(board)
+    assert len(others) == 3 and all("another signet is at work" in said for said in others), others
+    check_nvs(bench, board)
+    assert bench.list(board) == ["verified"] and not bench.has_key(board) and not bench.pending(board).exists()
+
+
 def files_with(bench, board, what):
     folders = bench.site.dir, board.dir
     return [f for d in folders for f in d.rglob("*") if f.is_file() and what in f.read_bytes()]
