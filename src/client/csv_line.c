@@ -30,6 +30,14 @@ static int is_space(unsigned char c)
     return 0;
 }
 
+/* How many bytes it has, if there is one: U+0080 to U+009F move a terminal's cursor as well. */
+static size_t control_at(struct bytes text, size_t i)
+{
+    if (text.data[i] < ' ' || text.data[i] == 0x7f)
+        return 1;
+    return text.data[i] == 0xc2 && i + 1 < text.len && text.data[i + 1] < 0xa0 ? 2 : 0;
+}
+
 static const char *check_characters(struct bytes line)
 {
     if (memchr(line.data, '\0', line.len))
@@ -37,7 +45,7 @@ static const char *check_characters(struct bytes line)
     if (!utf8_valid(line))
         return "it is not UTF-8; save the file as UTF-8";
     for (size_t i = 0; i < line.len; i++)
-        if (line.data[i] < ' ' || line.data[i] == 0x7f)
+        if (control_at(line, i))
             return "it holds a control character";
     return NULL;
 }
@@ -84,8 +92,10 @@ static void make_readable(uint8_t *text, size_t len)
 {
     int ascii_only = !utf8_valid((struct bytes){text, len});
     for (size_t i = 0; i < len; i++)
-        if (text[i] < ' ' || text[i] == 0x7f || (ascii_only && text[i] > 0x7f))
+        if (ascii_only && text[i] > 0x7f)
             text[i] = '?';
+        else
+            memset(text + i, '?', control_at((struct bytes){text, len}, i));
 }
 
 int csv_add(struct buf *out, const char *field, int last)

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/answer.h"
 #include "client/certs.h"
 #include "client/device_image.h"
 #include "client/esptool.h"
@@ -239,7 +240,7 @@ static int choose_partition(struct work *w, struct failure *f)
         return no_partition(w, matches, f);
     m->offset = p->offset;
     m->size = p->size;
-    snprintf(m->partition, sizeof m->partition, "%s", p->name);
+    printable(m->partition, sizeof m->partition, p->name); /* as the board has it */
     snprintf(m->chip, sizeof m->chip, "%s", w->tool.chip);
     return 0;
 }

@@ -5,9 +5,12 @@
  * verifies up to the pinned root.
  * Never sees: a CA key, a token, a PIN. */
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "client/commands.h"
 #include "client/interrupt.h"
@@ -266,6 +269,20 @@ static int run_named(int argc, char **argv)
     return failure_report(&f, asks_for_json(argc, argv));
 }
 
+/* Keys are in memory here, and in what this process starts: no core of either. And no file may get
+ * the number of a standard one that is closed, or answers would be written into it. */
+static int prepare(void)
+{
+    const struct rlimit no_core = {0, 0};
+    int fd = 0;
+    while (fd >= 0 && fd <= STDERR_FILENO)
+        fd = open("/dev/null", O_RDWR);
+    if (fd < 0)
+        return -1;
+    close(fd);
+    return setrlimit(RLIMIT_CORE, &no_core);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -280,6 +297,8 @@ int main(int argc, char **argv)
         printf("signet " SIGNET_VERSION "\n");
         return EXIT_DONE;
     }
+    if (prepare())
+        return EXIT_LOCAL;
     interrupt_catch();
     curl_global_init(CURL_GLOBAL_DEFAULT);
     int code = run_named(argc, argv);

@@ -170,18 +170,19 @@ def test_bad_lines_are_all_named_first(batch):
         b"24:0a:c4:ff:00:04," + b"p" * 65 + b",", b"24:0a:c4:ff:00:05,,\xff", b"24:0a:c4:ff:00:06,,a\0b",
         b"24:0a:c4:ff:00:07,,\"open", b"24:0a:c4:ff:00:08,,a\"b\"", b"24:0a:c4:ff:00:09,," + b"n" * 1025,
         b"24:0a:c4:ff:00:0a,,\x1b[31m", b"24:0a:c4:ff:00:0b,,\"" + b"n" * 17000 + b"\"", b"24:0a:c4:ff:00:0c,,\xc0\xaf",
-        b"24:0a:c4:ff:00:0d,,a\rb", b""]))
+        b"24:0a:c4:ff:00:0d,,a\rb",
+        "24:0a:c4:ff:00:0e,,\x9b31m".encode(), b""]))
     before = b.server.query("SELECT count(*) FROM certificate")
     done = b.run(code=2)
     named = [int(n) for n in re.findall(r"boards\.csv:(\d+): ", done.stderr)]
-    assert named == list(range(3, 19)), done.stderr
-    assert "16 lines" in done.stderr and "nothing was sent" in done.stderr
+    assert named == list(range(3, 20)), done.stderr
+    assert "17 lines" in done.stderr and "nothing was sent" in done.stderr
     for words in ("is on line 2 already", "2 columns, the first line 3", "profile's name", "UTF-8", "NUL", "quotes",
                   "longer than 1024", "control character", "longer than 16384"):
         assert words in done.stderr, words
-    assert "\x1b" not in done.stderr
+    assert "\x1b" not in done.stderr and "\x9b" not in done.stderr
     objects = [json.loads(line) for line in b.run("--json", code=2).stdout.splitlines()]
-    assert [o.get("line") for o in objects] == [*range(3, 19), None]
+    assert [o.get("line") for o in objects] == [*range(3, 20), None]
     assert b.server.query("SELECT count(*) FROM certificate") == before
     assert not b.out.exists() and not b.results.exists()
 

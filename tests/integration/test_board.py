@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -540,6 +542,35 @@ def test_replaced_meanwhile(bench, plug):
     assert len(others) == 3 and all("another signet is at work" in said for said in others), others
     check_nvs(bench, board)
     assert bench.list(board) == ["verified"] and not bench.has_key(board) and not bench.pending(board).exists()
+
+
+def test_no_core_and_no_file_in_the_place_of_a_closed_one(bench, plug):
+    """Of signet and esptool, both of which have the key in memory."""
+    board, limits = plug(), []
+
+    def look(_):
+        for pid in (process.pid, *children_of(process.pid)):
+            limits.append(Path(f"/proc/{pid}/limits").read_text())
+    board.after(FLASH_MD5, look)
+    process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&-', "sh", BIN / "signet",
+                                *map(str, bench.arguments(board)), "--config", bench.site.dir / "client/signet.conf"],
+                               cwd=bench.site.dir, env=tool_environment(), stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0 and said == "", said
+    assert len(limits) == 2 and all(re.search(r"core file size +0 +0 ", text) for text in limits), limits
+    check_nvs(bench, board)
+
+
+def children_of(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_names_that_the_board_makes_up(bench, plug):
+    """A partition's name is anything: it moves no cursor, and the mark can be read again."""
+    board = plug(table=partition_table(("\033]0;x\a\033[2J\N{LATIN SMALL LETTER E WITH ACUTE}", 1, 2, NVS_AT, NVS_SIZE)))
+    done = bench.site.signet(*[a for a in bench.arguments(board, "--keep-key") if a != "--json"])
+    assert "\033" not in done.stdout and "]0;x" in done.stdout
+    assert bench.flash(board)["partition"].startswith("?]0;x?")
 
 
 def files_with(bench, board, what):
