@@ -14,6 +14,7 @@
 #include "client/notice.h"
 
 #define TICK_MS 100
+#define EXIT_MS 5 /* between the end of its output and its own */
 
 struct child {
     pid_t pid;
@@ -129,24 +130,25 @@ static int watch(const struct process *p, const struct buf *output, struct failu
     return p->watch ? p->watch(p->context, buf_view(output), f) : 0;
 }
 
-/* To the end of its output, or of itself when something that it started keeps the pipe. */
+/* To its own end, though something that it started may keep the pipe, or it may have closed it. */
 static int follow(struct child *c, const struct process *p, struct buf *output, struct failure *f)
 {
     struct notice notice;
     int64_t heard = now_ms();
     int got = 0, rc = 0;
     notice_begin(&notice);
-    while (rc == 0 && got != 2) {
-        struct pollfd ready = {.fd = c->out, .events = POLLIN};
+    while (rc == 0) {
+        struct pollfd ready = {.fd = got == 2 ? -1 : c->out, .events = POLLIN};
         int gone = reap(c, WNOHANG);
-        poll(&ready, 1, gone ? 0 : TICK_MS);
+        poll(&ready, 1, gone ? 0 : got == 2 ? EXIT_MS : TICK_MS);
         notice_tick(&notice, "%s", p->doing);
-        got = take(c, p, output, f);
+        if (got != 2)
+            got = take(c, p, output, f);
         if (got == 1)
             heard = now_ms();
         if (got < 0 || (got == 1 && watch(p, output, f)))
             rc = -1;
-        else if (got == 0 && gone)
+        else if (got != 1 && gone)
             break;
         else if (interrupted())
             rc = fail_interrupted(f);

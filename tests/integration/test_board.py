@@ -679,6 +679,19 @@ def test_esptool_that_names_no_board(bench, plug):
     assert "which board" in bench.flash(board, "--esptool", fake_esptool(board, "silent"), code=5)["message"]
 
 
+def test_esptool_that_hangs_without_output(bench, plug):
+    """It has closed its output and stays: Ctrl-C ends both."""
+    board = plug()
+    tool = board.dir / "hang"
+    tool.write_text(f"#!/bin/sh\nexec >&- 2>&-\necho $$ > {board.dir}/pid\nexec sleep 600\n")
+    tool.chmod(0o755)
+    process = bench.begin(board, "--esptool", tool)
+    pid = int(wait_for(lambda: (board.dir / "pid").exists() and (board.dir / "pid").read_text(), "it runs"))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGINT and not is_alive(pid)
+
+
 @pytest.mark.parametrize("arguments", [["--flash"], ["--port", "x", "--firmware", "0=x"], ["--port", "x", "--keep-key"],
                                        ["--port", "x", "--flash", "--firmware", "x"],
                                        ["--port", "x", "--flash", "--firmware", "0x10=/etc/passwd"],
