@@ -199,6 +199,7 @@ def test_stopped_under_load_again_and_again(site, ways):
         load.start(step)
         for number in range(rounds):
             wait_for(lambda: load.done > step * number or load.errors, lambda: f"the load goes on: {site.log()}")
+            wait_for(lambda: site.roles().get("front"), "it serves, or is about to")
             time.sleep(random.random() * 0.2)
             pids = all_of(site)
             ways[number % len(ways)](site)
