@@ -6,6 +6,7 @@
 
 #include "client/certs.h"
 #include "client/device_dir.h"
+#include "client/device_mark.h"
 #include "client/keys.h"
 #include "client/settings.h"
 
@@ -13,6 +14,14 @@
 
 static int load_key(struct credentials *c, const char *path, struct failure *f)
 {
+    char *folder = path_folder(path);
+    int on_board = folder && !device_has(folder, DEVICE_KEY) && device_has(folder, DEVICE_MARK);
+    free(folder);
+    if (on_board)
+        return fail(f, EXIT_LOCAL, "key_on_board",
+                    "%s is not there: the key is on its board alone since it was flashed, so no "
+                    "image can be made of it",
+                    path);
     return key_load(&c->key, path, f);
 }
 

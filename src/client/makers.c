@@ -14,8 +14,8 @@
 #include "client/interrupt.h"
 #include "client/notice.h"
 
-#define AHEAD 4 /* boards that a maker has: it must not wait for us while we wait for the server   \
-                 */
+/* Boards that a maker has: it must not wait for us while we wait for the server. */
+#define AHEAD 4
 #define DEATHS_MAX 3 /* in a row, at one board */
 
 struct maker {

@@ -81,8 +81,8 @@ static int choose_seconds(long *ms, const char *flag, const CONF *conf, const ch
 /* A misspelt key would silently mean its default: refuse it. */
 static int check_keys(const CONF *conf, const char *path, struct failure *f)
 {
-    static const char *const known[] = {"server",   "ca",      "cert",            "key",    "out",
-                                        "key_type", "esptool", "connect_timeout", "timeout"};
+    static const char *const known[] = {
+        "server", "ca", "cert", "key", "out", "key_type", "esptool", "connect_timeout", "timeout"};
     STACK_OF(CONF_VALUE) *section = NCONF_get_section(conf, "client");
     if (sk_CONF_VALUE_num(NCONF_get_section(conf, "default")) > 0)
         return fail(f, EXIT_LOCAL, "config", "%s: settings stand under [client]", path);

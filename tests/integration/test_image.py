@@ -259,6 +259,10 @@ def test_a_folder_that_is_not_right_is_refused(devices, tmp_path):
     assert "does not lead from" in make(wrong, tmp_path / "out", "--format", "secure-cert", code=5).stderr
     (wrong / "chain.pem").unlink()
     assert "chain.pem" in make(wrong, tmp_path / "out", "--format", "secure-cert", code=5).stderr
+    wrong = copied(good, tmp_path / "flashed")
+    (wrong / "device.key").unlink()
+    (wrong / "board.json").write_text("{}")
+    assert "the key is on its board alone" in make(wrong, tmp_path / "out", "--format", "secure-cert", code=5).stderr
     assert not (tmp_path / "out").exists()
 
 

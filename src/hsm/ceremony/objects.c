@@ -245,10 +245,11 @@ static void print_token(const cJSON *t)
     const cJSON *i;
     printf("token \"%s\": %s\nPIN: %s\n", text_of(t, "token"), text_of(t, "description"),
            text_of(t, "pin"));
-    cJSON_ArrayForEach(i, cJSON_GetObjectItemCaseSensitive(t, "keys")) print_key(i);
+    cJSON_ArrayForEach (i, cJSON_GetObjectItemCaseSensitive(t, "keys"))
+        print_key(i);
     if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(t, "logged_in")))
         printf("private keys: give --pin-file to see them\n");
-    cJSON_ArrayForEach(i, cJSON_GetObjectItemCaseSensitive(t, "certificates"))
+    cJSON_ArrayForEach (i, cJSON_GetObjectItemCaseSensitive(t, "certificates"))
         printf("certificate \"%s\", id %s, %s\n", text_of(i, "label"), text_of(i, "id"),
                text_of(i, "subject"));
 }

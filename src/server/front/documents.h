@@ -40,7 +40,8 @@ const struct document *documents_find(const struct documents *d, const char *pat
 struct blob *documents_crl_answer(struct documents *d, struct err *err);
 
 /* Whether a conditional request is answered 304 (RFC 9110 section 13.2.2). Either may be NULL. A
- * date must be the very one: after a clock that was ahead, the newer document has the older date. */
+ * date must be the very one: after a clock that was ahead, the newer document has the older date.
+ */
 int document_not_modified(const struct document *doc, const char *if_none_match,
                           const char *if_modified_since);
 

@@ -112,7 +112,8 @@ static pid_t spawn(struct supervisor *s, enum role_name role, unsigned number,
     }
     sigset_t all, before;
     sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &before); /* in the child until become() has let go of handlers */
+    sigprocmask(SIG_SETMASK, &all,
+                &before); /* in the child until become() has let go of handlers */
     pid_t pid = fork();
     if (pid == 0)
         become(path, argv, source, s->config, role);
