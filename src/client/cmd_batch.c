@@ -477,6 +477,8 @@ static int run(struct batch *b, unsigned jobs, struct failure *f)
         rc = settle_all(b, f);
     makers_close(b->makers);
     progress_clear(&b->progress);
+    if (rc && f->exit > EXIT_SIGNAL)
+        fail_interrupted(f); /* of all of it, not of the one board it was at */
     return rc ? fail_add(f, "%zu of %zu boards are done: the same command goes on", good_boards(b),
                          b->list.count)
               : conclude(b, f);

@@ -10,7 +10,8 @@ int fail(struct failure *f, int exit_code, const char *code, const char *fmt, ..
 {
     f->exit = exit_code;
     f->nothing_done = 0;
-    snprintf(f->code, sizeof f->code, "%s", code);
+    if (code != f->code)
+        snprintf(f->code, sizeof f->code, "%s", code);
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(f->text, sizeof f->text, fmt, ap);

@@ -5,6 +5,7 @@ The module is not called site.py because Python has one of that name.
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import http.client
 import json
@@ -17,6 +18,7 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
@@ -66,13 +68,20 @@ def wait_for(condition, what, patience=PATIENCE):
     raise AssertionError(f"{what() if callable(what) else what}: not within {patience} s")
 
 
+PORTS = open(Path(tempfile.gettempdir()) / "signet-test-ports", "ab")  # byte N is locked by who has port N
+MINE = set()
+
+
 def free_port():
-    """Below the ports that the kernel gives to outgoing connections, so none of those takes it."""
+    """This process's own until it ends, also while nobody listens there. Below those that the kernel gives to outgoing
+    connections, so none of them takes it."""
     for _ in range(1000):
         port = random.randrange(20000, 32000)
-        with contextlib.closing(socket.socket()) as s:
-            with contextlib.suppress(OSError):
-                s.bind(("127.0.0.1", port))
+        with contextlib.closing(socket.socket()) as s, contextlib.suppress(OSError):
+            fcntl.lockf(PORTS, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            s.bind(("127.0.0.1", port))
+            if port not in MINE:
+                MINE.add(port)
                 return port
     raise AssertionError("no free port")
 
