@@ -686,7 +686,7 @@ def test_esptool_that_hangs_without_output(bench, plug):
     tool.write_text(f"#!/bin/sh\nexec >&- 2>&-\necho $$ > {board.dir}/pid\nexec sleep 600\n")
     tool.chmod(0o755)
     process = bench.begin(board, "--esptool", tool)
-    pid = int(wait_for(lambda: (board.dir / "pid").exists() and (board.dir / "pid").read_text(), "it runs"))
+    pid = int(wait_for(lambda: (board.dir / "pid").exists() and (board.dir / "pid").read_text() or None, "it runs"))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGINT and not is_alive(pid)

@@ -31,7 +31,7 @@ DB, LOG, WAL, SHM = "signet.db", "journal.log", "signet.db-wal", "signet.db-shm"
 
 def slow(*values):
     """A row of a table for the full run alone."""
-    return pytest.param(*values, marks=() if FULL else pytest.mark.skip(reason="with SIGNET_FULL=1"), id=values[0])
+    return pytest.param(*values, marks=pytest.mark.long, id=values[0])
 
 
 def fast(*values):

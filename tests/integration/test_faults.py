@@ -191,7 +191,8 @@ def test_fault(faulty, name):
         watch.check()
     all_ready(site)
     assert said < 150 + 16 * STANDS, site.log()  # an intent that came to nothing has a line too
-    assert memory(site) - before < 32 << 10
+    # AddressSanitizer keeps what is freed
+    assert "ASAN_OPTIONS" in os.environ or memory(site) - before < 32 << 10
     roles = site.roles()
     assert (len(roles["authority"]), len(roles["signer"]), len(roles["front"])) == (1, 2, 2)
     seen = witness.check(site, op, shim, saw=("issued", "revoked", "held"))
@@ -258,7 +259,7 @@ def test_wait_for_a_hanging_token(site):
     assert wait_for(lambda: site.issue(op, key)[0] == 200, "a certificate")
 
 
-@pytest.mark.skipif(not FULL, reason="with SIGNET_FULL=1: it takes the minute that a login may take")
+@pytest.mark.long  # the minute that a login may take
 def test_login_that_hangs(faulty):
     """It ends after a minute, and status says what it was."""
     site, shim, op = faulty

@@ -921,7 +921,7 @@ def test_usage():
 # ---- what takes its 30 seconds ----
 
 
-@pytest.mark.skipif(not os.environ.get("SIGNET_FULL"), reason="SIGNET_FULL is not set")
+@pytest.mark.long
 def test_deadlines(pki):
     """Who does not get on is closed; who waits for the authority is told, and the late answer is dropped."""
     front = Front(pki, credits=1)
