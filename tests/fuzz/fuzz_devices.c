@@ -31,15 +31,24 @@ static void write_and_read(const char *cells, size_t count)
     buf_free(&again);
 }
 
+/* A line has a board, a port, or both; by each it is found. */
+static void check_device(const struct device_list *l, const struct device *d)
+{
+    if (!d->mac[0] && !d->at)
+        abort();
+    if (d->mac[0] && (mac_check(d->mac, NULL) || device_list_find(l, d->mac) != d))
+        abort();
+    if (d->at && (!*device_port(l, d) || device_list_find_port(l, device_port(l, d)) != d))
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct device_list list = {0};
     struct failure f = {0};
     if (device_list_parse(&list, (struct bytes){data, size}, "fuzz", bad_line, NULL, &f) == 0)
         for (size_t i = 0; i < list.count; i++) {
-            if (mac_check(list.device[i].mac, NULL) ||
-                device_list_find(&list, list.device[i].mac) != &list.device[i])
-                abort();
+            check_device(&list, &list.device[i]);
             write_and_read(list.device[i].cells, list.column_count);
         }
     device_list_free(&list);
