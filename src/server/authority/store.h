@@ -4,7 +4,7 @@
  * and may be run again (it must set, not add to, what it keeps elsewhere), and a *completion* that
  * is told once whether it is durable. store_submit() takes both; store_commit() runs a round: all
  * decisions in one transaction, one sync, then the completions. SQLite (WAL, synchronous=FULL)
- * stands behind it in store_sqlite.c and its two neighbours; another database would be beside them.
+ * stands behind it in store_sqlite.c and its neighbours; another database would be beside them.
  *
  * A decision that returns -1 takes back its own writes and nobody else's.
  */

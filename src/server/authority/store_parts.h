@@ -1,5 +1,6 @@
-/* The store on SQLite, from inside: for store_sqlite.c (the connection, rounds), store_records.c
- * (operators, requests, journal) and store_certificates.c (certificates, CRLs). */
+/* The store on SQLite, from inside: for store_open.c (what is refused, what is made),
+ * store_sqlite.c (statements, rounds, a copy), store_records.c (operators, requests, journal) and
+ * store_certificates.c (certificates, CRLs). */
 #ifndef SIGNET_STORE_PARTS_H
 #define SIGNET_STORE_PARTS_H
 
@@ -136,6 +137,12 @@ static inline struct store *of(struct store_tx *tx)
 {
     return &tx->store;
 }
+static inline struct store_tx *tx_of(struct store *s)
+{
+    return (struct store_tx *)s;
+}
+
+#define BUSY_MS 5000 /* how long another's lock is waited for */
 
 /* Binds and steps once. format, a letter a parameter: i int64, t text, b struct bytes, d 32-byte
  * digest, o an id that is NULL when 0; text and bytes must live until the step. 0: a row (in *row,
@@ -148,6 +155,9 @@ int store_query(struct store *s, sqlite3_stmt **row, enum statement which, const
 
 /* Notes why SQLite failed; ends the process when it was a sync. */
 void store_note_problem(struct store *s);
+void store_end_if_sync_failed(sqlite3 *db);
+/* SQLite's quick look at the whole file: 0 sound, -1 not. */
+int store_quick_check(sqlite3 *db);
 /* Done with the row of the last call. */
 void store_close_row(struct store *s);
 /* rc of a change that must have touched one row; none is a broken invariant of the caller's. */
