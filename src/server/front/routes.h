@@ -1,4 +1,4 @@
-/* What is served: POST /v1 with its operations, documents, probes. */
+/* What is served: POST /v1 (v1.h), documents, probes. */
 #ifndef SIGNET_FRONT_ROUTES_H
 #define SIGNET_FRONT_ROUTES_H
 
