@@ -17,6 +17,7 @@
 #include "image/partition_table.h"
 
 #define SECTOR 4096
+_Static_assert(FLASH_PARTS_MAX >= VALUES_MAX, "every --firmware has its place");
 
 struct work {
     struct session *s;
