@@ -10,11 +10,13 @@ help() {
 intermediate.sh [--token Signet] --subject "CN=My Device CA" --out FILE.csr         step 1
 intermediate.sh --install CERT --root ROOT --crl ROOT_CRL --state DIR               step 2
 intermediate.sh --crl ROOT_CRL --root ROOT --state DIR                              a newer list
+intermediate.sh --ocsp-key [--config FILE]                            OCSP for an installation without
 
 Step 1 makes token and key (or takes them, with --adopt) and a request that the key signs. Carry the
 request to the root (root-ceremony.sh --sign-csr). Step 2 checks what comes back against the key in
 the token, puts the certificates into the token and into the state folder, and writes a first
-configuration when there is none.
+configuration when there is none. With that it makes a second key, by which signetd answers OCSP; with
+--adopt only if --ocsp-key-label or --ocsp-key-id names one that is there.
 
   --subject "CN=…, O=…"   the intermediate's name
   --key-type TYPE         rsa:2048 to rsa:4096, ec:p256 (default) or ec:p384
@@ -30,20 +32,31 @@ configuration when there is none.
   --http-listen ADDRESS:PORT   of plain HTTP; default 127.0.0.1:8080
   --name NAME             a name or address of the server, for its certificate; may be repeated
 
+  --ocsp-key-type TYPE    of the OCSP responder's key; default ec:p256
+  --ocsp-key-label LABEL  its label; default ocsp
+  --ocsp-key-id HEX       its id, where the token wants a certain one
+  --ocsp-custody-exception "SHA256, REASON"   as --custody-exception, for this key
+  --no-ocsp               make none
+
 $token_help
 HELP
 }
 
 subject='' key_type=ec:p256 out=intermediate.csr install='' root='' crl='' state=''
 config=/etc/signet/signet.conf public_url='' listen=127.0.0.1:8443 http_listen=127.0.0.1:8080
-names=''
+names='' ocsp_key=0 ocsp=1 ocsp_key_type=ec:p256 ocsp_key_label='' ocsp_key_id='' ocsp_custody_exception=''
 while [ $# -gt 0 ]; do
     case $1 in
     --help)
         help
         exit 0
         ;;
-    --subject | --key-type | --out | --install | --root | --crl | --state | --config | \
+    --ocsp-key | --no-ocsp)
+        [ "$1" = --no-ocsp ] && ocsp=0 || ocsp_key=1
+        shift
+        continue
+        ;;
+    --ocsp-key-type | --ocsp-key-label | --ocsp-key-id | --ocsp-custody-exception | --subject | --key-type | --out | --install | --root | --crl | --state | --config | \
         --public-url | --listen | --http-listen | --name)
         [ $# -ge 2 ] && [ -n "$2" ] || misuse "$1 needs a value"
         ;;
@@ -66,12 +79,19 @@ while [ $# -gt 0 ]; do
     --listen) listen=$2 ;;
     --http-listen) http_listen=$2 ;;
     --name) names=${names:+$names, }$2 ;;
+    --ocsp-key-type) ocsp_key_type=$2 ;;
+    --ocsp-key-label) ocsp_key_label=$2 ;;
+    --ocsp-key-id) ocsp_key_id=$2 ;;
+    --ocsp-custody-exception) ocsp_custody_exception=$2 ;;
     esac
     shift 2
 done
 
 [ -n "$token" ] || token=Signet
 [ -n "$key_label$key_id" ] || key_label=intermediate
+[ $adopt = 0 ] || [ -n "$ocsp_key_label$ocsp_key_id" ] || ocsp=0
+asked_label=$ocsp_key_label
+[ $adopt = 1 ] || [ -n "$ocsp_key_label" ] || ocsp_key_label=ocsp
 
 make_request() {
     [ -n "$subject" ] || misuse '--subject "CN=…" is needed'
@@ -128,12 +148,66 @@ conf_line() {
     [ -z "$2" ] || printf '%s = %s\n' "$1" "$(conf_value "$2")"
 }
 
+# The second key of the token, made or (--adopt, or an earlier run) taken as it is. The CA's own key
+# must be another: signetd looks at that.
+make_ocsp_key() {
+    local rc=0 key_args=() custody_exception=$ocsp_custody_exception
+    [ -z "$ocsp_key_label" ] || key_args+=(--key-label "$ocsp_key_label")
+    [ -z "$ocsp_key_id" ] || key_args+=(--key-id "$ocsp_key_id")
+    if [ $adopt = 0 ]; then
+        pin_args
+        "$ceremony" generate-key "${token_args[@]}" "${pin_words[@]}" "${key_args[@]}" \
+            --key-type "$ocsp_key_type" || rc=$?
+        [ $rc = 0 ] || [ $rc = 3 ] || exit 1
+        [ $rc = 0 ] || say "The key that is there is used."
+    fi
+    with_key check
+}
+
+ocsp_config() {
+    conf_line ocsp_key_label "$ocsp_key_label"
+    conf_line ocsp_key_id "${ocsp_key_id#0x}"
+    conf_line ocsp_custody_exception "$ocsp_custody_exception"
+}
+
+# Its names, behind [token] in the file.
+name_ocsp_key() {
+    local temporary
+    temporary=$(mktemp "$config.XXXXXX")
+    chmod --reference="$config" "$temporary"
+    chown --reference="$config" "$temporary"
+    awk -v lines="$(ocsp_config | sed 's/\\/&&/g')" '
+        { print } !done && /^[ \t]*\[[ \t]*token[ \t]*\]/ { print lines; done = 1 }' "$config" >"$temporary"
+    sync "$temporary"
+    mv "$temporary" "$config"
+    made "$config" "names the OCSP responder's key now"
+}
+
+# For an installation that has no such key, or has lost it.
+add_ocsp_key() {
+    local named
+    [ -e "$config" ] || die "there is no $config; say --config FILE"
+    grep -Eq '^[[:space:]]*\[[[:space:]]*token[[:space:]]*\]' "$config" || die "$config has no section [token]"
+    ! grep -Eq '^[[:space:]]*ocsp_key_id[[:space:]]*=' "$config" || [ $adopt = 1 ] ||
+        die "$config names the key for OCSP by its id; make it with signet-ceremony generate-key"
+    named=$(sed -n 's/^[[:space:]]*ocsp_key_label[[:space:]]*=[[:space:]]*//p' "$config" | tail -n 1 | sed 's/\\\(.\)/\1/g')
+    [ -z "$named" ] || [ "${asked_label:-$named}" = "$named" ] ||
+        die "$config names the key $named for OCSP already; take that line out to have another"
+    [ -z "$named" ] || ocsp_key_label=$named
+    token_ready
+    make_ocsp_key
+    [ -n "$named" ] || name_ocsp_key
+    closing "signetd --check --config $config, then reload it (SIGHUP): certificates issued from then
+      on say where to ask, and signetd issues the responder's own by itself"
+}
+
 write_config() {
     local temporary variable
     if [ -e "$config" ]; then
         say "$config is there already; it is left as it is."
         return
     fi
+    [ $ocsp = 0 ] || make_ocsp_key
     if [ -z "$public_url" ] && [ -t 0 ]; then
         read -r -p "Address where verifiers reach the plain HTTP port (http://HOST:PORT, empty: none): " public_url
     fi
@@ -156,6 +230,7 @@ write_config() {
         conf_line key_id "${key_id#0x}"
         [ -z "$pin_file" ] || conf_line pin_file "$(absolute "$pin_file")"
         conf_line custody_exception "$custody_exception"
+        [ $ocsp = 0 ] || ocsp_config
         for variable in "${env_list[@]}"; do
             conf_line "env.${variable%%=*}" "${variable#*=}"
         done
@@ -189,7 +264,10 @@ install_certificates() {
       signetd --config $config"
 }
 
-if [ -n "$install" ]; then
+if [ $ocsp_key = 1 ]; then
+    [ -n "$ocsp_key_label$ocsp_key_id" ] || misuse "--adopt needs --ocsp-key-label or --ocsp-key-id"
+    add_ocsp_key
+elif [ -n "$install" ]; then
     install_certificates
 elif [ -n "$crl" ]; then
     [ -n "$root" ] && [ -n "$state" ] || misuse "--crl needs --root and --state"

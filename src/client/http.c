@@ -370,6 +370,14 @@ static int add_when(long seconds, struct failure *f)
     return fail_add(f, "it takes requests again in %ld min (at %s)", (seconds + 59) / 60, text);
 }
 
+static int fail_not_json(const struct http *h, const struct call *c, struct failure *f)
+{
+    return fail(f, EXIT_VERIFY, "answer_not_understood",
+                "%s answered %s with HTTP %ld and something that is not a Signet answer in JSON; "
+                "check --server",
+                h->settings->server, c->operation, c->status);
+}
+
 /* {"status":"ERROR",…,"error":{"code":"…","message":"…"}} */
 static int fail_refused(const struct http *h, const struct call *c, const cJSON *answer,
                         struct failure *f)
@@ -379,19 +387,13 @@ static int fail_refused(const struct http *h, const struct call *c, const cJSON 
     char clean_code[sizeof f->code], clean_message[512];
     if (answer_text(&code, error, "code", f) || answer_text(&message, error, "message", f))
         return fail_at(f, h->settings->server);
+    if (!*code) /* programs go by it */
+        return fail_not_json(h, c, f);
     printable(clean_code, sizeof clean_code, code);
     printable(clean_message, sizeof clean_message, message);
     fail(f, EXIT_REFUSED, clean_code, "%s refused %s: %s (%s)", h->settings->server, c->operation,
          clean_message, clean_code);
     return c->retry_after > 0 ? add_when(c->retry_after, f) : -1;
-}
-
-static int fail_not_json(const struct http *h, const struct call *c, struct failure *f)
-{
-    return fail(f, EXIT_VERIFY, "answer_not_understood",
-                "%s answered %s with HTTP %ld and something that is not a Signet answer in JSON; "
-                "check --server",
-                h->settings->server, c->operation, c->status);
 }
 
 /* OK goes with HTTP 200 and names the operation; everything else is a refusal or not understood. */

@@ -52,10 +52,25 @@ static void become(const struct process *p, int out, int failed, pid_t parent)
 
 /* ---- in the parent ---- */
 
+/* For its output. It holds one write at a time (O_DIRECT, one page), so that the program is never
+ * further ahead of watch() than one more. */
+static int output_pipe(int out[2])
+{
+    if (pipe2(out, O_CLOEXEC | O_DIRECT))
+        return -1;
+    if (fcntl(out[1], F_SETPIPE_SZ, 1) > 0)
+        return 0;
+    int why = errno;
+    close(out[0]);
+    close(out[1]);
+    errno = why;
+    return -1;
+}
+
 static int start(struct child *c, const struct process *p, struct failure *f)
 {
     int out[2], failed[2];
-    if (pipe2(out, O_CLOEXEC))
+    if (output_pipe(out))
         return fail(f, EXIT_LOCAL, "local_file", "cannot make a pipe: %s", strerror(errno));
     if (pipe2(failed, O_CLOEXEC)) {
         close(out[0]);

@@ -16,7 +16,7 @@ struct process {
     size_t fd_count;
     long silence_ms; /* it is ended when it says nothing for so long */
     /* Called when there is more output, all of it so far: -1 with a failure ends the program at
-     * once. NULL: nobody looks. */
+     * once; by then it has written no more than once again. NULL: nobody looks. */
     int (*watch)(void *context, struct bytes so_far, struct failure *f);
     void *context;
     const char *doing; /* for the line on the terminal, such as "reading the board" */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <time.h>
 #include <unistd.h>
 
 struct waiting {
@@ -23,12 +24,15 @@ struct channel {
     const char *why;
     STAILQ_HEAD(, waiting) queue;
     size_t queued;
-    int dead;
+    unsigned queued_fds;
+    int dead, handling;
     struct msg in;
 };
 
-/* Messages handled for one peer before the loop looks at the others. */
+/* Messages handled for one peer before the loop looks at the others, and milliseconds after which
+ * it gets no further one: who asks for what takes long keeps nobody waiting for more than that. */
 #define TURN 32
+#define TURN_MS 5
 
 static void drop_queue(struct channel *c)
 {
@@ -41,6 +45,7 @@ static void drop_queue(struct channel *c)
         free(w);
     }
     c->queued = 0;
+    c->queued_fds = 0;
 }
 
 static void kill_channel(struct channel *c, const char *why)
@@ -84,20 +89,40 @@ static int receive_one(struct channel *c)
         return -1;
     }
     c->in.type = (enum msg_type)type;
-    if (c->handlers.on_message(c, &c->in, c->arg)) {
+    c->handling = 1;
+    int rc = c->handlers.on_message(c, &c->in, c->arg);
+    c->handling = 0;
+    if (rc) {
         kill_channel(c, "a message with bad fields");
         return -1;
     }
     return 0;
 }
 
+static int64_t monotonic_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static void on_readable(evutil_socket_t socket, short what, void *arg)
 {
     (void)socket, (void)what;
     struct channel *c = arg;
+    int64_t until = monotonic_ms() + TURN_MS;
     for (int i = 0; i < TURN && !c->dead; i++)
-        if (receive_one(c))
+        if (receive_one(c) || monotonic_ms() > until)
             return;
+}
+
+int channel_catch_up(struct channel *c)
+{
+    if (c->handling) /* its message would be overwritten */
+        return -1;
+    while (!c->dead && receive_one(c) == 0)
+        ;
+    return c->dead ? -1 : 0;
 }
 
 /* 0 sent, 1 the socket is full, -1 broken. */
@@ -124,8 +149,10 @@ static void on_writable(evutil_socket_t socket, short what, void *arg)
         }
         STAILQ_REMOVE_HEAD(&c->queue, next);
         c->queued -= w->record.len;
-        if (w->fd >= 0)
+        if (w->fd >= 0) {
             close(w->fd);
+            c->queued_fds--;
+        }
         buf_free(&w->record);
         free(w);
     }
@@ -135,7 +162,8 @@ static void on_writable(evutil_socket_t socket, short what, void *arg)
 static int enqueue(struct channel *c, struct buf *record, int fd)
 {
     struct waiting *w = calloc(1, sizeof *w);
-    if (!w || c->queued + record->len > CHANNEL_QUEUE_MAX)
+    if (!w || c->queued + record->len > CHANNEL_QUEUE_MAX ||
+        (fd >= 0 && c->queued_fds >= CHANNEL_FDS_MAX))
         goto fail;
     w->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
     if (fd >= 0 && w->fd < 0)
@@ -144,6 +172,7 @@ static int enqueue(struct channel *c, struct buf *record, int fd)
     *record = (struct buf){0};
     STAILQ_INSERT_TAIL(&c->queue, w, next);
     c->queued += w->record.len;
+    c->queued_fds += fd >= 0;
     event_add(c->writable, NULL);
     return 0;
 fail:

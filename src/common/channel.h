@@ -9,6 +9,7 @@
 #include "common/msg.h"
 
 #define CHANNEL_QUEUE_MAX (8 * 1024 * 1024) /* bytes waiting for a peer that does not drain */
+#define CHANNEL_FDS_MAX 256                 /* descriptors; more than a new front is sent */
 
 struct channel; /* opaque */
 
@@ -30,6 +31,11 @@ struct channel *channel_new(struct event_base *base, int socket, enum role_name 
 /* Sends or queues; fd (-1: none) is dup()ed. 0, or -1: the channel is dead or its queue over the
  * bound (on_end follows from the loop). */
 int channel_send(struct channel *c, enum msg_type type, uint64_t id, const void *body, int fd);
+
+/* Handles all that the peer has sent so far, without waiting for more: what it sent before this
+ * call is known afterwards. -1: the channel is dead, or this is a handler of one of its messages.
+ */
+int channel_catch_up(struct channel *c) __attribute__((warn_unused_result));
 
 size_t channel_queued(const struct channel *c); /* bytes not yet taken by the peer */
 void channel_free(struct channel *c);           /* NULL is fine; no on_end */

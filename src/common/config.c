@@ -17,6 +17,7 @@
 enum value_kind { TEXT, NUMBER, MILLISECONDS, SECONDS, HEX, NAMES };
 
 #define MANY 1000000000
+#define PUBLIC_URL_MAX 500 /* where the store keeps it */
 
 /* Every key: where it goes, and what it may be. */
 static const struct key {
@@ -34,19 +35,28 @@ static const struct key {
     {"server", "public_url", TEXT, AT(public_url), NULL, 0, 0},
     {"server", "fronts", NUMBER, AT(fronts), "2", 1, 64},
     {"server", "credits", NUMBER, AT(credits), "64", 1, 4096},
+    {"server", "user", TEXT, AT(user), NULL, 0, 0},
     {"server", "admin_group", TEXT, AT(admin_group), NULL, 0, 0},
+    {"server", "certificate_files", TEXT, AT(certificate_files), "on", 0, 0},
     {"token", "module", TEXT, AT(module), NULL, 0, 0},
     {"token", "init_args", TEXT, AT(init_args), NULL, 0, 0},
     {"token", "label", TEXT, AT(token_label), NULL, 0, 0},
     {"token", "key_label", TEXT, AT(key_label), NULL, 0, 0},
     {"token", "key_id", HEX, AT(key_id), NULL, 0, 0},
     {"token", "pin_file", TEXT, AT(pin_file), NULL, 0, 0},
+    {"token", "sandbox", TEXT, AT(token_sandbox), "on", 0, 0},
     {"token", "signers", NUMBER, AT(signers), "2", 1, 64},
     {"token", "sign_deadline", MILLISECONDS, AT(sign_deadline_ms), "10s", 1, 600},
     {"token", "custody_exception", TEXT, AT(custody_exception), NULL, 0, 0},
+    {"token", "ocsp_key_label", TEXT, AT(ocsp_key_label), NULL, 0, 0},
+    {"token", "ocsp_key_id", HEX, AT(ocsp_key_id), NULL, 0, 0},
+    {"token", "ocsp_custody_exception", TEXT, AT(ocsp_custody_exception), NULL, 0, 0},
     {"ca", "certificate", TEXT, AT(certificate), NULL, 0, 0},
     {"ca", "chain", TEXT, AT(chain), NULL, 0, 0},
+    {"ca", "crl_shards", NUMBER, AT(crl_shards), "1", 1, 64},
     {"ca", "crl_life", SECONDS, AT(crl_life), "7d", 60, 10 * 86400},
+    {"ca", "ocsp_life", SECONDS, AT(ocsp_life), "12h", 60, 7 * 86400},
+    {"ca", "ocsp_budget", NUMBER, AT(ocsp_budget), "20", 1, 100000},
     {"caps", "operator_certificates_hour", NUMBER, AT(operator_caps.certificates_hour), "50000", 0,
      MANY},
     {"caps", "operator_certificates_day", NUMBER, AT(operator_caps.certificates_day), "200000", 0,
@@ -272,9 +282,14 @@ static int check_address(const char *text, const char *path, const char *name, c
     return 0;
 }
 
+static int is_switch(const char *value)
+{
+    return strcmp(value, "on") == 0 || strcmp(value, "off") == 0;
+}
+
 static int check_whole(struct config *c, const char *text, const char *path, struct err *err)
 {
-    static const char needed[] = "it is required and missing";
+    static const char needed[] = "it is required and missing", on_or_off[] = "it is on or off";
     if (!c->state)
         return refuse(text, path, "server", "state", needed, err);
     if (!c->module)
@@ -283,6 +298,10 @@ static int check_whole(struct config *c, const char *text, const char *path, str
         return refuse(text, path, "token", "label", needed, err);
     if (!c->key_label && c->key_id.len == 0)
         return refuse(text, path, "token", "key_label", "it or key_id is required", err);
+    if (!is_switch(c->token_sandbox))
+        return refuse(text, path, "token", "sandbox", on_or_off, err);
+    if (!is_switch(c->certificate_files))
+        return refuse(text, path, "server", "certificate_files", on_or_off, err);
     if (check_address(text, path, "listen", c->listen, err))
         return -1;
     if (strcmp(c->http_listen, "none") != 0 &&
@@ -293,6 +312,12 @@ static int check_whole(struct config *c, const char *text, const char *path, str
                       "it must begin with http:// (RFC 5280 section 8: fetching a CRL by HTTPS "
                       "would need the CRL)",
                       err);
+    if (c->crl_shards > 1 && (!c->public_url || strlen(c->public_url) > PUBLIC_URL_MAX))
+        return refuse(
+            text, path, "ca", "crl_shards",
+            "it needs a [server] public_url, of 500 characters at the most: a certificate "
+            "names its shard by a URL",
+            err);
     size_t n = c->public_url ? strlen(c->public_url) : 0;
     if (n && c->public_url[n - 1] == '/')
         c->public_url[n - 1] = '\0';
@@ -404,6 +429,16 @@ int config_memfd(struct bytes text, struct err *err)
     return fd;
 }
 
+int config_has_files(const struct config *c)
+{
+    return strcmp(c->certificate_files, "on") == 0;
+}
+
+int config_has_ocsp(const struct config *c)
+{
+    return c->ocsp_key_label || c->ocsp_key_id.len;
+}
+
 void config_free(struct config *c)
 {
     if (!c)
@@ -417,6 +452,7 @@ void config_free(struct config *c)
     for (size_t i = 0; c->env[i]; i++)
         free(c->env[i]);
     buf_free(&c->key_id);
+    buf_free(&c->ocsp_key_id);
     NCONF_free(c->conf);
     free(c->text);
     free(c->path);
@@ -442,7 +478,7 @@ int address_split(const char *text, char host[64], char port[8], struct err *err
         start++;
         end--;
     }
-    int64_t number;
+    int64_t number = 0;
     if (!colon || start >= end || end - start >= 64 || start + strcspn(start, "[]") < end ||
         number_parse(&number, colon + 1, NULL) || number > 65535)
         return err_set(err, ERR_field_value, "\"%s\" is not address:port, as in 0.0.0.0:8443",

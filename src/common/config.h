@@ -25,16 +25,22 @@ struct config {
     char *public_url; /* "http://host:port" for CDP and AIA; may be NULL */
     unsigned fronts;  /* default 2 */
     unsigned credits; /* requests in flight for each front; default 64 */
-    char *admin_group; /* may be NULL: root and the server's own user only */
+    char *user;       /* that signetd becomes when root started it; NULL: it stays what it is */
+    char *admin_group;       /* may be NULL: root and the server's own user only */
+    char *certificate_files; /* "on" (default) or "off": no file for each certificate */
 
     /* [token] */
     char *module, *init_args, *token_label, *key_label;
     struct buf key_id;
     char *pin_file;            /* NULL: the systemd credential "pin", or a prompt */
+    char *token_sandbox;       /* "on" (default) or "off": the module may start programs */
     unsigned signers;          /* default 2 */
     unsigned sign_deadline_ms; /* default 10000 */
     char *env[CONFIG_ENV_MAX]; /* "NAME=value" for the module, from env.NAME keys; NULL-ended */
     char *custody_exception;   /* "<SPKI sha256 hex>, <reason>"; may be NULL */
+    char *ocsp_key_label;      /* of the OCSP responder's key; neither it nor the id: no OCSP */
+    struct buf ocsp_key_id;
+    char *ocsp_custody_exception; /* as custody_exception */
 
     /* [caps]: at most so many an hour and in 24 hours; 0: no cap */
     struct {
@@ -42,10 +48,18 @@ struct config {
     } operator_caps, all_caps; /* for each operator; for all together */
 
     /* [ca] */
-    char *certificate; /* the intermediate; default STATE/intermediate.pem */
-    char *chain;       /* intermediate and root, PEM; default STATE/ca-chain.pem */
-    int64_t crl_life;  /* seconds from thisUpdate to nextUpdate; default 7d, at most 10d */
+    char *certificate;    /* the intermediate; default STATE/intermediate.pem */
+    char *chain;          /* intermediate and root, PEM; default STATE/ca-chain.pem */
+    unsigned crl_shards;  /* CRLs beside the full one; 1: none */
+    int64_t crl_life;     /* seconds from thisUpdate to nextUpdate; default 7d, at most 10d */
+    int64_t ocsp_life;    /* of an OCSP answer, likewise; default 12h, at most 7d */
+    unsigned ocsp_budget; /* signatures a second for answers that only one asker can use */
 };
+
+/* Whether each certificate gets a file, STATE/certs/4f/a0/<serial>.pem. */
+int config_has_files(const struct config *c);
+/* Whether there is a key for an OCSP responder. */
+int config_has_ocsp(const struct config *c);
 
 /* From the file's bytes; path is for messages ("signet.conf:12: …"). */
 int config_parse(struct config **out, struct bytes text, const char *path, struct err *err)

@@ -50,10 +50,16 @@
       "this request's certificate is revoked or expired; make a new key and CSR")                  \
     X(profile_unknown, 422, "there is no such profile")                                            \
     X(profile_refused, 403, "this profile is not open to this operation or role")                  \
+    X(credentials_required, 401,                                                                   \
+      "connect with a client certificate, or send an enrolment's password by HTTP Basic")          \
     X(certificate_required, 401, "connect with your operator's client certificate")                \
     X(certificate_unknown, 401, "the client certificate was not issued by this CA")                \
     X(certificate_expired, 401, "the client certificate has expired; have a new one issued")       \
     X(certificate_revoked, 401, "the client certificate is revoked")                               \
+    X(enrolment_refused, 401,                                                                      \
+      "no enrolment in force has this user and password; have one made (signetctl enrolment add)") \
+    X(enrolment_spent, 403, "this enrolment's password is used up; have a new one made")           \
+    X(enrolment_unknown, 404, "there is no such enrolment")                                        \
     X(role_refused, 403, "your role does not allow this operation")                                \
     X(signature_required, 403,                                                                     \
       "this request needs the operator's CMS signature (Signet-Signature)")                        \
@@ -74,6 +80,11 @@
     X(token_unavailable, 503, "the signing token is not available; try again later")               \
     X(storage_unavailable, 503, "the server cannot write its state; try again later")              \
     X(draining, 503, "the server is stopping; try again shortly")                                  \
+    X(random_broken, 503,                                                                          \
+      "the server's random generator fails, so nothing is signed; see signetctl status")           \
+    X(lint_refused, 500,                                                                           \
+      "the certificate would break RFC 5280 or its profile, and was not signed; see the server's " \
+      "log")                                                                                       \
     X(too_old, 500, "the CA certificate ends too soon for this request; renew the intermediate")   \
     X(internal, 500, "an internal error; the server's log has the detail")
 

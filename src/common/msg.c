@@ -77,7 +77,8 @@ int msg_allowed(unsigned type, enum role_name from, enum role_name to)
 
 int msg_takes_fd(unsigned type)
 {
-    return type == MSG_peer || type == MSG_document || type == MSG_reload || type == MSG_crl_done;
+    return type == MSG_peer || type == MSG_document || type == MSG_reload || type == MSG_crl_done ||
+           type == MSG_ocsp_told;
 }
 
 static int put_number(struct buf *out, uint64_t value, unsigned width)

@@ -18,7 +18,7 @@
 #include <sys/types.h>
 #include "common/bytes.h"
 
-#define MSG_VERSION 2
+#define MSG_VERSION 4
 #define MSG_HEADER 16
 #define MSG_MAX (128 * 1024)
 

@@ -30,12 +30,22 @@ MSG(token_state, 7, SUPERVISOR, AUTHORITY, F_u8(fault) F_u32(signers) F_text(det
 /* authority → front: what a front needs, so that it needs no file */
 MSG(listener, 10, AUTHORITY, FRONT,
     F_u32(credits) F_bytes(certificate_pem, M_PEM) F_bytes(key_pem, M_PEM))
-MSG(chain, 11, AUTHORITY, FRONT, F_bytes(issuer_der, M_DER) F_bytes(chain_pem, M_PEM))
+MSG(chain, 11, AUTHORITY, FRONT,
+    F_bytes(issuer_der, M_DER) F_bytes(chain_pem, M_PEM)
+        F_u8(ocsp)) /* ocsp: there is a responder */
 /* A document for plain HTTP ("/crl", "/ca.cer", "/root-crl", "/root.cer"), with its read-only
  * descriptor; the same path again replaces it. expires 0: never; digest: SHA-256, for the ETag. */
 MSG(document, 12, AUTHORITY, FRONT,
     F_text(path, M_NAME) F_text(content_type, M_NAME) F_i64(modified) F_i64(expires)
         F_bytes(digest, 32))
+/* The state of these certificates changed: cached OCSP answers on them hold no longer. serials: one
+ * after the other, each a length byte and its bytes; empty: all that are cached. */
+MSG(ocsp_forget, 13, AUTHORITY, FRONT, F_bytes(serials, 4096))
+/* How many ocsp_forget there were so far; with the descriptor of the count (shared_count.h), which
+ * is raised before the next one is sent: a front that has received fewer is behind. */
+MSG(ocsp_told, 16, AUTHORITY, FRONT, F_u64(count))
+/* A profile that EST may name (RFC 7030 section 3.2.2), and its CsrAttrs, DER */
+MSG(est_label, 15, AUTHORITY, FRONT, F_text(label, M_NAME) F_bytes(csrattrs, 1024))
 
 /* front → authority: requests; each is answered once by an answer_… of the same id */
 MSG(issue, 20, FRONT, AUTHORITY,
@@ -60,6 +70,16 @@ MSG(signed_request, 26, FRONT, AUTHORITY, M_CALLER F_bytes(body, 65536) F_bytes(
 /* What became of the board; board: enum board_state */
 MSG(report, 27, FRONT, AUTHORITY, M_CALLER F_bytes(serial, 20) F_u8(board))
 
+/* A device's enrolment by a password that signetctl made (EST, RFC 7030 section 3.2.3) */
+MSG(enrol, 28, FRONT, AUTHORITY,
+    F_text(caller_address, M_NAME) F_text(user, M_NAME) F_bytes(password_sha256, 32)
+        F_text(profile, M_NAME) F_bytes(body_digest, 32) F_bytes(csr_digest, 32)
+            F_text(name, M_NAME) F_bytes(spki, 1024))
+/* OCSP (RFC 6960): certids as pki/ocsp.h packs them; nonce empty: the answer may be kept for others
+ */
+MSG(ocsp, 29, FRONT, AUTHORITY,
+    F_text(caller_address, M_NAME) F_bytes(certids, 1024) F_bytes(nonce, 131))
+
 /* authority → front and signetctl: answers. code: enum err_code */
 MSG(answer_error, 30, AUTHORITY, ASKER, F_u32(code) F_u32(retry_after) F_text(detail, M_TEXT))
 MSG(answer_certificate, 31, AUTHORITY, ASKER, F_bytes(serial, 20) F_bytes(der, M_DER))
@@ -71,7 +91,8 @@ MSG(answer_status, 33, AUTHORITY, ASKER,
             F_u64(orphans) F_u64(pending) F_u64(crl_number) F_i64(crl_this_update)
                 F_i64(crl_next_update) F_i64(issuer_not_after) F_i64(started_at) F_u64(journal_seq)
                     F_text(problem, M_TEXT) F_i64(time) F_i64(listener_not_after)
-                        F_text(operator_name, M_NAME) F_u32(roles)) /* who asks; "": nobody */
+                        F_i64(responder_not_after) F_text(operator_name, M_NAME)
+                            F_u32(roles)) /* who asks; "": nobody */
 /* One certificate of get (alone) or list (then answer_page). der empty in a list; board empty for
  * what is no device's. */
 MSG(answer_row, 34, AUTHORITY, ASKER,
@@ -81,9 +102,15 @@ MSG(answer_row, 34, AUTHORITY, ASKER,
 MSG(answer_page, 35, AUTHORITY, ASKER, F_u32(count) F_u64(next)) /* next 0: no more */
 MSG(answer_reported, 36, AUTHORITY, ASKER, F_bytes(serial, 20) F_text(board, M_NAME))
 
-/* authority ↔ signer */
-MSG(signer_hello, 40, SIGNER, AUTHORITY, F_u32(custody) F_text(token, M_TEXT))
-MSG(sign, 41, AUTHORITY, SIGNER, F_u8(key) F_u8(alg) F_bytes(digest, 48)) /* key: issuer number */
+/* A whole OCSPResponse. next_update 0: for this asker alone, not to be kept. */
+MSG(answer_ocsp, 37, AUTHORITY, FRONT,
+    F_bytes(response, M_DER) F_i64(this_update) F_i64(next_update))
+
+/* authority ↔ signer. custody: enum custody_bit. responder_spki: of the OCSP responder's key;
+ * empty: none is configured */
+MSG(signer_hello, 40, SIGNER, AUTHORITY,
+    F_u32(custody) F_text(token, M_TEXT) F_bytes(responder_spki, 1024) F_u32(responder_custody))
+MSG(sign, 41, AUTHORITY, SIGNER, F_u8(key) F_u8(alg) F_bytes(digest, 48)) /* enum token_key */
 MSG(signed, 42, SIGNER, AUTHORITY, F_bytes(signature, 512))
 MSG(sign_failed, 43, SIGNER, AUTHORITY, F_u8(fault) F_text(detail, M_TEXT))
 
@@ -109,9 +136,20 @@ MSG(admin_crl_rebuild, 66, ADMIN, AUTHORITY, F_u8(reserved))
 /* signetctl import: a certificate that this CA issued and the store does not know */
 MSG(admin_import, 67, ADMIN, AUTHORITY,
     F_text(profile, M_NAME) F_text(name, M_NAME) F_bytes(der, M_DER))
+/* A password that signetctl made, whose SHA-256 alone comes here: for a MAC, or ("") for any board,
+ * count of them. Of not_after and lifetime (seconds from now) one is 0. */
+MSG(admin_enrolment_add, 68, ADMIN, AUTHORITY,
+    F_text(user, M_NAME) F_bytes(password_sha256, 32) F_text(profile, M_NAME) F_text(mac, M_NAME)
+        F_u32(count) F_i64(not_after) F_i64(lifetime))
+MSG(admin_enrolment_list, 69, ADMIN, AUTHORITY, F_text(after, M_NAME)) /* pages, by user */
 MSG(answer_operator, 70, AUTHORITY, ADMIN, /* one a row, then answer_end */
     F_text(name, M_NAME) F_u32(roles) F_text(state, M_NAME) F_bytes(serial, 20) F_i64(not_after))
 MSG(answer_end, 71, AUTHORITY, ADMIN, /* count: rows; of crl_rebuild the number to wait beyond */
     F_u32(count) F_u8(more))
+
+MSG(admin_enrolment_end, 73, ADMIN, AUTHORITY, F_text(user, M_NAME))
+MSG(answer_enrolment, 74, AUTHORITY, ADMIN, /* of a list one a row, then answer_end */
+    F_text(user, M_NAME) F_text(profile, M_NAME) F_text(mac, M_NAME) F_text(state, M_NAME)
+        F_u32(uses) F_u32(uses_max) F_i64(not_after))
 
 #undef M_CALLER

@@ -15,7 +15,8 @@ struct secret {
     char bytes[SECRET_MAX + 1];
 };
 
-/* A page of its own, so that locking and dump advice touch nothing else. */
+/* A page of its own, so that locking and advice touch nothing else. What a PKCS#11 module forks has
+ * no copy. */
 static struct secret *secret_new(struct err *err)
 {
     struct secret *s =
@@ -24,7 +25,8 @@ static struct secret *secret_new(struct err *err)
         err_set(err, ERR_internal, "no memory for a secret: %s", strerror(errno));
         return NULL;
     }
-    if (mlock(s, sizeof *s) || madvise(s, sizeof *s, MADV_DONTDUMP)) {
+    if (mlock(s, sizeof *s) || madvise(s, sizeof *s, MADV_DONTDUMP) ||
+        madvise(s, sizeof *s, MADV_DONTFORK)) {
         err_set(err, ERR_internal, "cannot lock memory for a secret: %s; raise RLIMIT_MEMLOCK",
                 strerror(errno));
         munmap(s, sizeof *s);

@@ -8,7 +8,7 @@
 
 #define SECRET_MAX 255
 
-struct secret; /* opaque; mlock()ed, not in core dumps (MADV_DONTDUMP) */
+struct secret; /* opaque; mlock()ed, not in core dumps, not in forked children */
 
 /* A copy of len bytes (at most SECRET_MAX; one trailing LF or CRLF is dropped; empty, or a NUL
  * inside, is refused). The caller wipes its own. 0 or -1. */

@@ -405,5 +405,5 @@ enum token_fault p11_check_custody(struct p11 *p, const struct p11_key *key, uns
                  key->label, text,
                  missing & CUSTODY_ABSOLUTE
                      ? "This cannot be waived: make a new key in the token"
-                     : "Make a new key in the token, or waive it by custody_exception");
+                     : "Make a new key in the token, or waive it by its custody exception");
 }

@@ -1,6 +1,6 @@
-/* signet-signer: signs digests with the CA's key.
+/* signet-signer: signs digests with the CA's key, or the OCSP responder's.
  *
- * Holds: one session with the token, and through it the CA's private key; the PIN, until the login.
+ * Holds: one session with the token, and through it these private keys; the PIN, until the login.
  * Talks to: the authority, which asks for signatures (descriptor 5), and the supervisor, which
  *   started it and hears whether it is ready (descriptor 3).
  * Never sees: a request, a name, a certificate to be, the network, the store. It signs the digests
@@ -23,6 +23,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/msg.h"
+#include "common/sandbox.h"
 #include "common/secret.h"
 #include "hsm/token.h"
 
@@ -62,7 +63,7 @@ static unsigned read_options(int argc, char **argv)
 static void settle(void)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_DUMPABLE, 0);
+    sandbox_prepare();
     signal(SIGPIPE, SIG_IGN); /* a remoted module that loses its connection raises it */
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
@@ -105,6 +106,16 @@ static int set_environment(struct config *c, struct err *err)
     return 0;
 }
 
+/* Before the module is loaded: the maker's code is as little trusted as what may come through it.
+ */
+static int shut_in(const struct config *c, struct err *err)
+{
+    if (strcmp(c->token_sandbox, "off") != 0)
+        return sandbox_enter(PROC_SIGNER, NULL, err);
+    log_warn("[token] sandbox = off: the module may start programs");
+    return 0;
+}
+
 static int read_issuer(struct issuer **out, const struct config *c, struct err *err)
 {
     struct buf pem;
@@ -122,17 +133,15 @@ static enum token_fault open_token(struct token **out, const struct config *c,
                                    struct err *err)
 {
     enum token_fault fault;
-    struct token_config tc = {.module = c->module,
-                              .init_args = c->init_args,
-                              .label = c->token_label,
-                              .key_label = c->key_label,
-                              .key_id = buf_view(&c->key_id),
-                              .trial_limit = (c->sign_deadline_ms + 999) / 1000};
-    unsigned waiver;
-    if (custody_waiver(&waiver, c->custody_exception, issuer_spki_sha256(issuer), err))
-        return TOKEN_CUSTODY;
+    struct token_config tc = {
+        .module = c->module,
+        .init_args = c->init_args,
+        .label = c->token_label,
+        .ca = {c->key_label, buf_view(&c->key_id), c->custody_exception},
+        .responder = {c->ocsp_key_label, buf_view(&c->ocsp_key_id), c->ocsp_custody_exception},
+        .trial_limit = (c->sign_deadline_ms + 999) / 1000};
     opening(1);
-    fault = token_open(out, &tc, pin, issuer_spki(issuer), waiver, err);
+    fault = token_open(out, &tc, pin, issuer_spki(issuer), err);
     opening(0);
     return fault;
 }
@@ -146,7 +155,8 @@ static enum token_fault start(struct token **token, struct err *err)
     struct secret *pin = NULL;
     enum token_fault fault = TOKEN_MODULE;
     if (config_from_fd(&config, CONFIG_FD, err) == 0 && read_pin(&pin, err) == 0 &&
-        set_environment(config, err) == 0 && read_issuer(&issuer, config, err) == 0)
+        set_environment(config, err) == 0 && read_issuer(&issuer, config, err) == 0 &&
+        shut_in(config, err) == 0)
         fault = open_token(token, config, issuer, pin, err);
     secret_free(pin);
     issuer_free(issuer);
@@ -156,24 +166,28 @@ static enum token_fault start(struct token **token, struct err *err)
     return fault;
 }
 
-static void warn_of_custody(unsigned custody)
+static void warn_of_custody(const char *setting, const char *whose, unsigned custody)
 {
     char text[160];
     unsigned more = custody & (CUSTODY_WARN_DECRYPT | CUSTODY_WARN_UNWRAP | CUSTODY_WARN_DERIVE);
     unsigned missing = CUSTODY_ALL & ~custody;
     custody_text(text, sizeof text, more);
     if (more)
-        log_warn("the token lets the CA's key do more than sign: %s", text);
+        log_warn("the token lets %s key do more than sign: %s", whose, text);
     custody_text(text, sizeof text, missing);
     if (missing)
-        log_warn("custody_exception is in force: the token does not say %s of the CA's key", text);
+        log_warn("%s is in force: the token does not say %s of %s key", setting, text, whose);
 }
 
 static void report_ready(const struct token *token)
 {
     struct msg_ready ready = {.detail = token_description(token)};
-    struct msg_signer_hello hello = {.custody = token_custody(token),
-                                     .token = token_description(token)};
+    struct msg_signer_hello hello = {
+        .custody = token_custody(token, TOKEN_KEY_CA),
+        .token = token_description(token),
+        .responder_spki = token_responder_spki(token),
+        .responder_custody = token_custody(token, TOKEN_KEY_RESPONDER),
+    };
     if (msg_send_wait(SUPERVISOR_FD, MSG_ready, 0, &ready, -1) ||
         msg_send_wait(AUTHORITY_FD, MSG_signer_hello, 0, &hello, -1))
         fatal("cannot report to the supervisor and the authority: %s", strerror(errno));
@@ -198,8 +212,8 @@ static enum token_fault serve(struct token *token, const struct msg *m)
     struct err err;
     if (m->type != MSG_sign || msg_decode(&ask, MSG_sign, m->fields))
         fatal("a malformed message from the authority: %s", msg_name(m->type));
-    enum token_fault fault =
-        token_sign(token, (enum sign_alg)ask.alg, ask.digest, sig, &sig_len, &err);
+    enum token_fault fault = token_sign(token, (enum token_key)ask.key, (enum sign_alg)ask.alg,
+                                        ask.digest, sig, &sig_len, &err);
     struct msg_signed done = {.signature = {sig, sig_len}};
     struct msg_sign_failed failed = {.fault = (uint8_t)fault, .detail = err.text};
     if (fault)
@@ -222,7 +236,10 @@ int main(int argc, char **argv)
     enum token_fault fault = start(&token, &err);
     if (fault)
         report_failed(fault, &err);
-    warn_of_custody(token_custody(token));
+    warn_of_custody("custody_exception", "the CA's", token_custody(token, TOKEN_KEY_CA));
+    if (token_responder_spki(token).len)
+        warn_of_custody("ocsp_custody_exception", "the OCSP responder's",
+                        token_custody(token, TOKEN_KEY_RESPONDER));
     report_ready(token);
     int got;
     while ((got = msg_receive(AUTHORITY_FD, &m, PROC_AUTHORITY, PROC_SIGNER)) == 1) {

@@ -1,4 +1,4 @@
-/* Names of faults and custody bits, and the waiver: what others than the signer may link. */
+/* Names of faults and custody bits, and the exception: what others than the signer may link. */
 #include "hsm/token.h"
 
 #include <stdio.h>
@@ -48,12 +48,11 @@ void custody_text(char *out, size_t size, unsigned bits)
                                      custody_names[i].name);
 }
 
-int custody_waiver(unsigned *waiver, const char *exception, const uint8_t spki_sha256[32],
-                   struct err *err)
+int custody_check_exception(const char *setting, const char *exception,
+                            const uint8_t spki_sha256[32], struct err *err)
 {
     static const char form[] = "it must be \"<SHA-256 of the key's SubjectPublicKeyInfo, 64 hex "
                                "digits>, <reason>\"";
-    *waiver = 0;
     if (!exception)
         return 0;
     uint8_t hash[32];
@@ -61,15 +60,15 @@ int custody_waiver(unsigned *waiver, const char *exception, const uint8_t spki_s
     size_t len, hex_len = strcspn(exception, ", \t");
     const char *reason = exception + hex_len + strspn(exception + hex_len, " \t");
     if (hex_len != 64 || *reason != ',' || reason[1 + strspn(reason + 1, " \t")] == '\0')
-        return err_set(err, ERR_field_value, "custody_exception: %s", form);
+        return err_set(err, ERR_field_value, "%s: %s", setting, form);
     memcpy(hex, exception, 64);
     hex[64] = '\0';
     if (hex_decode(hash, sizeof hash, &len, hex))
-        return err_set(err, ERR_field_value, "custody_exception: %s", form);
+        return err_set(err, ERR_field_value, "%s: %s", setting, form);
     hex_encode(own, (struct bytes){spki_sha256, 32});
     if (memcmp(hash, spki_sha256, sizeof hash) != 0)
         return err_set(err, ERR_field_value,
-                       "custody_exception names another key; the CA's key has the SHA-256 %s", own);
-    *waiver = CUSTODY_ALL & ~(unsigned)CUSTODY_ABSOLUTE;
+                       "%s names another key; the one in the token has the SHA-256 %s", setting,
+                       own);
     return 0;
 }

@@ -1,4 +1,5 @@
-/* The token: one PKCS#11 module, one session, one private key that signs digests.
+/* The token: one PKCS#11 module, one session, one login, and in it the private keys that sign
+ * digests: the CA's, and the OCSP responder's where there is one.
  *
  * Two files stand behind this header. pkcs11.c speaks raw PKCS#11 (v2.40) to the module: probe,
  * login, key, custody. token_engine.c is the one file that knows OpenSSL's ENGINE; when it goes
@@ -15,13 +16,20 @@
 #include "common/secret.h"
 #include "pki/issuer.h"
 
+/* By which names a key is found. Exactly one private key must answer to them. */
+struct token_key_names {
+    const char *label;             /* CKA_LABEL; may be NULL when id is given */
+    struct bytes id;               /* CKA_ID; may be empty when label is given */
+    const char *custody_exception; /* "<SPKI sha256 hex>, <reason>"; may be NULL */
+};
+
 struct token_config {
-    const char *module;    /* path of the PKCS#11 module; required */
-    const char *init_args; /* for C_Initialize's pReserved; may be NULL */
-    const char *label;     /* the token's label; required, and only one token may have it */
-    const char *key_label; /* CKA_LABEL of the key; may be NULL when key_id is given */
-    struct bytes key_id;   /* CKA_ID; may be empty when key_label is given */
-    unsigned trial_limit;  /* seconds for the trial signature, then SIGALRM; 0: no limit */
+    const char *module;               /* path of the PKCS#11 module; required */
+    const char *init_args;            /* for C_Initialize's pReserved; may be NULL */
+    const char *label;                /* the token's label; required, and only one token has it */
+    struct token_key_names ca;        /* required */
+    struct token_key_names responder; /* neither label nor id: there is none */
+    unsigned trial_limit;             /* seconds for a trial signature, then SIGALRM; 0: no limit */
 };
 
 /* Why a token cannot be used. The numbers go over the wire. */
@@ -36,7 +44,7 @@ enum token_fault {
     TOKEN_CUSTODY = 7,      /* the key's attributes break custody and no exception covers them */
     TOKEN_TRANSIENT = 8,    /* DEVICE_ERROR once: the same session may go on */
     TOKEN_LOST = 9,         /* anything else: end this process */
-    TOKEN_KEY_MISMATCH = 10 /* the key is not the CA certificate's */
+    TOKEN_KEY_MISMATCH = 10 /* the key is not the CA certificate's, or of no use for its purpose */
 };
 
 const char *token_fault_name(enum token_fault f);
@@ -60,36 +68,41 @@ enum custody_bit {
 
 struct token; /* opaque */
 
-/* Opens module, token and key, with one login by pin. Returns 0, or the fault with err->text that
- * names module, token, key, cause and next step. The public half is verified against ca_spki with
- * a trial signature before anything else is signed. waiver: custody bits that may be missing
- * (never CUSTODY_ABSOLUTE). */
+/* Opens module, token and keys, with one login by pin. Returns 0, or the fault with err->text that
+ * names module, token, key, cause and next step. Each key makes a trial signature before anything
+ * else is signed: the CA's is verified with ca_spki (empty: with the token's own public half), the
+ * responder's with the token's public half of it. The two must be different keys. */
 enum token_fault token_open(struct token **out, const struct token_config *config,
-                            const struct secret *pin, struct bytes ca_spki, unsigned waiver,
-                            struct err *err) __attribute__((warn_unused_result));
+                            const struct secret *pin, struct bytes ca_spki, struct err *err)
+    __attribute__((warn_unused_result));
 
 /* "SENSITIVE, PRIVATE, …": the names of these bits, comma-separated; out holds at least 160. */
 void custody_text(char *out, size_t size, unsigned bits);
 
-/* The custody bits that `custody_exception = <SPKI sha256 hex>, <reason>` lets be missing (NULL:
- * none). -1: malformed, or for another key than the one with this hash. */
-int custody_waiver(unsigned *waiver, const char *exception, const uint8_t spki_sha256[32],
-                   struct err *err) __attribute__((warn_unused_result));
+/* `custody_exception = <SPKI sha256 hex>, <reason>` (NULL: none) against the key with this hash.
+ * -1: malformed, or for another key. setting: what it is called, for the message. */
+int custody_check_exception(const char *setting, const char *exception,
+                            const uint8_t spki_sha256[32], struct err *err)
+    __attribute__((warn_unused_result));
 
 /* Bits of enum custody_bit. */
-unsigned token_custody(const struct token *t);
+unsigned token_custody(const struct token *t, enum token_key key);
+/* The SubjectPublicKeyInfo of the responder's key; a view, empty when there is none. */
+struct bytes token_responder_spki(const struct token *t);
 /* "SoftHSM v2, serial 1234abcd": what the token says it is. */
 const char *token_description(const struct token *t);
 
-/* The private key behind the token, for the ceremony tool, which has OpenSSL sign whole objects
- * with it (X509_REQ_sign and the like) and verifies them afterwards. Borrowed. */
+/* The CA's private key behind the token, for the ceremony tool, which has OpenSSL sign whole
+ * objects with it (X509_REQ_sign and the like) and verifies them afterwards. Borrowed. */
 EVP_PKEY *token_private_key(const struct token *t);
 
 /* Signs a digest: RSA PKCS#1 v1.5 (CKM_RSA_PKCS), or ECDSA as DER (RFC 3279 section 2.2.3).
  * sig holds SIGNATURE_MAX. Blocks as long as the token does. The signature is not verified here:
- * the authority does that with the CA's public key. */
-enum token_fault token_sign(struct token *t, enum sign_alg alg, struct bytes digest, uint8_t *sig,
-                            size_t *sig_len, struct err *err) __attribute__((warn_unused_result));
+ * the authority does that with the key's public half. A fault is one of the session, and so of both
+ * keys. */
+enum token_fault token_sign(struct token *t, enum token_key key, enum sign_alg alg,
+                            struct bytes digest, uint8_t *sig, size_t *sig_len, struct err *err)
+    __attribute__((warn_unused_result));
 
 /* Logs out and ends the sessions, so that the token need not wait to notice. For a process about
  * to end: no token can be opened after it. NULL is fine. */

@@ -25,15 +25,29 @@
  * before it (130 or 131 were seen). */
 #define CKR_LIBRARY "PKCS#11 module"
 
-struct token {
-    struct p11 p11;
+/* One of the keys. */
+struct held {
     struct p11_key names;
     unsigned custody;
-    ENGINE *engine;
     EVP_PKEY *key;
-    struct key_info kind;
-    unsigned device_errors; /* in a row */
+    struct buf spki; /* as the token's public half of it says */
+    enum sign_alg alg;
 };
+
+struct token {
+    struct p11 p11;
+    ENGINE *engine;
+    struct held ca, responder; /* responder.names.handle 0: there is none */
+    unsigned device_errors;    /* in a row, with either key */
+};
+
+/* NULL: there is no such key. */
+static const struct held *held(const struct token *t, enum token_key key)
+{
+    if (key == TOKEN_KEY_CA)
+        return &t->ca;
+    return key == TOKEN_KEY_RESPONDER && t->responder.key ? &t->responder : NULL;
+}
 
 /* Empties the error queue. The CKR code in it, or CKR_OK when it holds none: later versions of the
  * engine leave the queue empty. */
@@ -130,63 +144,79 @@ static int engine_start(struct token *t, const struct token_config *config,
     return 0;
 }
 
-static enum token_fault engine_load(struct token *t, const struct token_config *config,
-                                    const struct secret *pin, struct err *err)
+static enum token_fault load_key(struct token *t, const struct token_config *config, struct held *h,
+                                 struct err *err)
 {
     struct buf uri = {0};
     UI_METHOD *ui = no_prompt();
     enum token_fault fault = TOKEN_OK;
-    ERR_clear_error();
-    if (!ui || make_uri(&uri, config->label, &t->names))
+    if (!ui || make_uri(&uri, config->label, &h->names))
         fault = FAULT(TOKEN_LOST, err, "no memory");
-    else if (engine_start(t, config, pin))
-        fault = FAULT(TOKEN_MODULE, err,
-                      "OpenSSL's pkcs11 engine does not start: %s; install "
-                      "libengine-pkcs11-openssl",
-                      err_openssl());
-    else if (!(t->key = ENGINE_load_private_key(t->engine, (const char *)uri.data, ui, NULL)))
+    else if (!(h->key = ENGINE_load_private_key(t->engine, (const char *)uri.data, ui, NULL)))
         fault = opening(engine_fault("give its key to the engine; its public half must be in the "
                                      "token beside it, with the same label and id",
                                      err));
-    if (t->engine && command(t->engine, "PIN", "")) /* the engine wipes the copy that it had */
-        ERR_clear_error();
     UI_destroy_method(ui);
     buf_free(&uri);
     return fault;
 }
 
-/* The public half as the engine has it, and whether it is a kind that Signet uses. */
-static enum token_fault check_kind(struct token *t, struct buf *spki, struct err *err)
+/* What is wrong with this one is no fault of the CA's. */
+static enum token_fault about_responder(enum token_fault fault, struct err *err)
 {
-    static const struct key_policy any = {.rsa_min = 2048, .rsa_max = 4096, .p256 = 1, .p384 = 1};
+    if (!fault)
+        return TOKEN_OK;
+    size_t used = strlen(err->text);
+    if (fault == TOKEN_KEY_MISSING || fault == TOKEN_KEY_MISMATCH)
+        snprintf(err->text + used, sizeof err->text - used,
+                 "; hsm-setup/intermediate.sh --ocsp-key makes one");
+    err_prefix(err, "the OCSP responder's key");
+    return fault;
+}
+
+static enum token_fault engine_load(struct token *t, const struct token_config *config,
+                                    const struct secret *pin, struct err *err)
+{
+    enum token_fault fault = TOKEN_OK;
+    ERR_clear_error();
+    if (engine_start(t, config, pin))
+        fault = FAULT(TOKEN_MODULE, err,
+                      "OpenSSL's pkcs11 engine does not start: %s; install "
+                      "libengine-pkcs11-openssl",
+                      err_openssl());
+    if (!fault)
+        fault = load_key(t, config, &t->ca, err);
+    if (!fault && t->responder.names.handle)
+        fault = about_responder(load_key(t, config, &t->responder, err), err);
+    if (t->engine && command(t->engine, "PIN", "")) /* the engine wipes the copy that it had */
+        ERR_clear_error();
+    return fault;
+}
+
+/* The public half as the engine has it, and whether it is a kind that Signet uses. */
+static enum token_fault check_kind(struct held *h, struct err *err)
+{
     unsigned char *der = NULL;
-    int len = i2d_PUBKEY(t->key, &der);
-    if (len <= 0 || buf_add(spki, der, (size_t)len)) {
+    int len = i2d_PUBKEY(h->key, &der);
+    if (len <= 0 || buf_add(&h->spki, der, (size_t)len)) {
         OPENSSL_free(der);
         ERR_clear_error();
         return FAULT(TOKEN_KEY_MISSING, err, "the key's public half cannot be read from the token");
     }
     OPENSSL_free(der);
     struct err why;
-    if (key_check(buf_view(spki), &any, &t->kind, &why) == 0)
+    if (sign_alg_of(&h->alg, buf_view(&h->spki), &why) == 0)
         return TOKEN_OK;
     ERR_clear_error();
     return FAULT(TOKEN_KEY_MISMATCH, err,
-                 "the key in the token cannot be a CA's: %s; it must be RSA 2048 to 4096, P-256 "
-                 "or P-384",
-                 why.text);
+                 "the key \"%s\" in the token cannot be a CA's or its responder's: %s; it must be "
+                 "RSA 2048 to 4096, P-256 or P-384",
+                 h->names.label, why.text);
 }
 
-static enum sign_alg own_alg(const struct token *t)
+static int key_takes(const struct held *h, enum sign_alg alg)
 {
-    return t->kind.kind == KEY_RSA    ? SIGN_RSA_SHA256
-           : t->kind.kind == KEY_P256 ? SIGN_ECDSA_SHA256
-                                      : SIGN_ECDSA_SHA384;
-}
-
-static int key_takes(const struct token *t, enum sign_alg alg)
-{
-    int rsa = t->kind.kind == KEY_RSA;
+    int rsa = h->alg == SIGN_RSA_SHA256;
     return alg == SIGN_RSA_SHA256 ? rsa
                                   : !rsa && (alg == SIGN_ECDSA_SHA256 || alg == SIGN_ECDSA_SHA384);
 }
@@ -216,31 +246,42 @@ static int verifies(struct bytes spki, enum sign_alg alg, struct bytes digest, s
 }
 
 /* A key without CKA_ID can be paired with another key's public half, and a module can answer
- * rubbish: only a signature that verifies with the CA's key shows that this is its private half.
+ * rubbish: only a signature that verifies with the public key shows that this is its private half.
  * What is signed is no certificate: it begins with text, and holds random bytes. */
-static enum token_fault prove(struct token *t, struct bytes spki, struct err *err)
+static enum token_fault prove(struct token *t, enum token_key key, struct bytes spki,
+                              const char *whose, struct err *err)
 {
     char trial[] = "Signet's trial signature, of no meaning: ................";
     uint8_t digest[DIGEST_MAX], sig[SIGNATURE_MAX];
     size_t sig_len;
+    const struct held *h = held(t, key);
     if (RAND_bytes((unsigned char *)trial + sizeof trial - 17, 16) != 1)
         return FAULT(TOKEN_LOST, err, "no random bytes: %s", err_openssl());
-    enum sign_alg alg = own_alg(t);
     struct bytes d = {digest,
-                      sign_digest(alg, (struct bytes){(uint8_t *)trial, sizeof trial}, digest)};
-    enum token_fault fault = token_sign(t, alg, d, sig, &sig_len, err);
+                      sign_digest(h->alg, (struct bytes){(uint8_t *)trial, sizeof trial}, digest)};
+    enum token_fault fault = token_sign(t, key, h->alg, d, sig, &sig_len, err);
     if (fault)
         return opening(fault);
-    if (!verifies(spki, alg, d, (struct bytes){sig, sig_len}))
-        return FAULT(TOKEN_KEY_MISMATCH, err,
-                     "the key \"%s\" in the token does not belong to the CA's certificate: a trial "
-                     "signature does not verify with it",
-                     t->names.label);
+    if (!verifies(spki, h->alg, d, (struct bytes){sig, sig_len}))
+        return FAULT(
+            TOKEN_KEY_MISMATCH, err,
+            "the key \"%s\" in the token does not belong to %s: a trial signature does not "
+            "verify with it",
+            h->names.label, whose);
     return TOKEN_OK;
 }
 
+/* Which key an exception is for is seen once its public half is known. */
+static enum token_fault find_key(struct token *t, const struct token_key_names *names,
+                                 struct held *h, struct err *err)
+{
+    unsigned waiver = names->custody_exception ? CUSTODY_ALL & ~(unsigned)CUSTODY_ABSOLUTE : 0;
+    enum token_fault fault = p11_find_key(&t->p11, names->label, names->id, &h->names, err);
+    return fault ? fault : p11_check_custody(&t->p11, &h->names, waiver, &h->custody, err);
+}
+
 static enum token_fault raw_open(struct token *t, const struct token_config *c,
-                                 const struct secret *pin, unsigned waiver, struct err *err)
+                                 const struct secret *pin, struct err *err)
 {
     struct p11 *p = &t->p11;
     enum token_fault fault = p11_load(p, c->module, c->init_args, err);
@@ -251,30 +292,68 @@ static enum token_fault raw_open(struct token *t, const struct token_config *c,
     if (!fault)
         fault = p11_login(p, CKU_USER, pin, err);
     if (!fault)
-        fault = p11_find_key(p, c->key_label, c->key_id, &t->names, err);
-    if (!fault)
-        fault = p11_check_custody(p, &t->names, waiver, &t->custody, err);
+        fault = find_key(t, &c->ca, &t->ca, err);
+    if (!fault && (c->responder.label || c->responder.id.len))
+        fault = about_responder(find_key(t, &c->responder, &t->responder, err), err);
     return fault;
 }
 
-enum token_fault token_open(struct token **out, const struct token_config *config,
-                            const struct secret *pin, struct bytes ca_spki, unsigned waiver,
-                            struct err *err)
+static enum token_fault check_exception(const char *setting, const struct token_key_names *names,
+                                        struct bytes spki, struct err *err)
 {
-    struct buf spki = {0};
+    uint8_t hash[32];
+    sha256(hash, spki);
+    return custody_check_exception(setting, names->custody_exception, hash, err) ? TOKEN_CUSTODY
+                                                                                 : TOKEN_OK;
+}
+
+static enum token_fault check_ca(struct token *t, const struct token_config *c,
+                                 struct bytes ca_spki, struct err *err)
+{
+    enum token_fault fault = check_kind(&t->ca, err);
+    struct bytes spki = ca_spki.len ? ca_spki : buf_view(&t->ca.spki);
+    if (!fault)
+        fault = check_exception("custody_exception", &c->ca, spki, err);
+    if (!fault && c->trial_limit)
+        alarm(c->trial_limit);
+    return fault ? fault : prove(t, TOKEN_KEY_CA, spki, "the CA's certificate", err);
+}
+
+/* The CA's own key would make each OCSP answer one more use of it, and the answers no delegate's.
+ */
+static enum token_fault check_responder(struct token *t, const struct token_config *c,
+                                        struct err *err)
+{
+    struct held *h = &t->responder;
+    if (!h->key)
+        return TOKEN_OK;
+    enum token_fault fault = check_kind(h, err);
+    if (!fault && bytes_equal(buf_view(&h->spki), buf_view(&t->ca.spki)))
+        fault = FAULT(TOKEN_KEY_MISMATCH, err, "the key \"%s\" is the CA's own; it needs another",
+                      h->names.label);
+    if (!fault)
+        fault = check_exception("ocsp_custody_exception", &c->responder, buf_view(&h->spki), err);
+    if (!fault && c->trial_limit)
+        alarm(c->trial_limit);
+    if (!fault)
+        fault = prove(t, TOKEN_KEY_RESPONDER, buf_view(&h->spki), "the public key beside it there",
+                      err);
+    return about_responder(fault, err);
+}
+
+enum token_fault token_open(struct token **out, const struct token_config *config,
+                            const struct secret *pin, struct bytes ca_spki, struct err *err)
+{
     struct token *t = calloc(1, sizeof *t);
     if (!t)
         return FAULT(TOKEN_LOST, err, "no memory");
-    enum token_fault fault = raw_open(t, config, pin, waiver, err);
+    enum token_fault fault = raw_open(t, config, pin, err);
     if (!fault)
         fault = engine_load(t, config, pin, err);
     if (!fault)
-        fault = check_kind(t, &spki, err);
-    if (!fault && config->trial_limit)
-        alarm(config->trial_limit);
+        fault = check_ca(t, config, ca_spki, err);
     if (!fault)
-        fault = prove(t, ca_spki.len ? ca_spki : buf_view(&spki), err);
-    buf_free(&spki);
+        fault = check_responder(t, config, err);
     if (fault) {
         err_prefix(err, "module %s, token \"%s\"", config->module, config->label);
         token_close(t);
@@ -284,9 +363,14 @@ enum token_fault token_open(struct token **out, const struct token_config *confi
     return TOKEN_OK;
 }
 
-unsigned token_custody(const struct token *t)
+unsigned token_custody(const struct token *t, enum token_key key)
 {
-    return t->custody;
+    return key == TOKEN_KEY_RESPONDER ? t->responder.custody : t->ca.custody;
+}
+
+struct bytes token_responder_spki(const struct token *t)
+{
+    return buf_view(&t->responder.spki);
 }
 
 const char *token_description(const struct token *t)
@@ -296,7 +380,7 @@ const char *token_description(const struct token *t)
 
 EVP_PKEY *token_private_key(const struct token *t)
 {
-    return t->key;
+    return t->ca.key;
 }
 
 /* One DEVICE_ERROR heals by itself, a second does not. */
@@ -306,16 +390,18 @@ static enum token_fault count_fault(struct token *t, enum token_fault fault)
     return t->device_errors > 1 ? TOKEN_LOST : fault;
 }
 
-enum token_fault token_sign(struct token *t, enum sign_alg alg, struct bytes digest, uint8_t *sig,
-                            size_t *sig_len, struct err *err)
+enum token_fault token_sign(struct token *t, enum token_key key, enum sign_alg alg,
+                            struct bytes digest, uint8_t *sig, size_t *sig_len, struct err *err)
 {
-    if (!key_takes(t, alg) || digest.len != (alg == SIGN_ECDSA_SHA384 ? 48 : 32))
+    const struct held *h = held(t, key);
+    if (!h || !key_takes(h, alg) || digest.len != (alg == SIGN_ECDSA_SHA384 ? 48 : 32))
         return FAULT(TOKEN_KEY_MISMATCH, err,
-                     "algorithm %d with a digest of %zu bytes is none for this key", (int)alg,
-                     digest.len);
+                     "key %d, algorithm %d with a digest of %zu bytes: there is no such key, or it "
+                     "does not sign so",
+                     (int)key, (int)alg, digest.len);
     ERR_clear_error();
     *sig_len = SIGNATURE_MAX;
-    EVP_PKEY_CTX *ctx = context(t->key, alg, 0);
+    EVP_PKEY_CTX *ctx = context(h->key, alg, 0);
     int ok = ctx && EVP_PKEY_sign(ctx, sig, sig_len, digest.data, digest.len) == 1;
     EVP_PKEY_CTX_free(ctx);
     enum token_fault fault = ok ? TOKEN_OK : engine_fault("sign", err);
@@ -323,11 +409,18 @@ enum token_fault token_sign(struct token *t, enum sign_alg alg, struct bytes dig
     return count_fault(t, fault);
 }
 
+static void let_go(struct held *h)
+{
+    EVP_PKEY_free(h->key);
+    buf_free(&h->spki);
+}
+
 void token_close(struct token *t)
 {
     if (!t)
         return;
-    EVP_PKEY_free(t->key);
+    let_go(&t->responder);
+    let_go(&t->ca);
     if (t->engine) { /* it finalizes the module */
         p11_close(&t->p11);
         ENGINE_finish(t->engine);

@@ -5,16 +5,21 @@
 #include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "pki/der.h"
+#include "pki/crl.h"
 #include "pki/key.h"
+#include "pki/lint.h"
+#include "pki/point.h"
 #include "pki/profile_parts.h"
 #include "pki/signed.h"
 
 /* ASN.1 templates, to be read as the ASN.1 is. */
 /* clang-format off */
 
-/* RFC 5280 section 4.1. SubjectPublicKeyInfo and AlgorithmIdentifier are copied as they are. */
+/* RFC 5280 section 4.1. SubjectPublicKeyInfo, AlgorithmIdentifier and the issuer's name are copied
+ * as they are. */
 typedef struct {
     ASN1_TIME *not_before, *not_after;
 } VALIDITY;
@@ -27,7 +32,7 @@ ASN1_SEQUENCE(VALIDITY) = {
 typedef struct {
     ASN1_INTEGER *version, *serial;
     ASN1_TYPE *algorithm;
-    X509_NAME *issuer;
+    ASN1_TYPE *issuer;
     VALIDITY *validity;
     X509_NAME *subject;
     ASN1_TYPE *spki;
@@ -38,7 +43,7 @@ ASN1_SEQUENCE(TBS) = {
     ASN1_EXP(TBS, version, ASN1_INTEGER, 0),
     ASN1_SIMPLE(TBS, serial, ASN1_INTEGER),
     ASN1_SIMPLE(TBS, algorithm, ASN1_ANY),
-    ASN1_SIMPLE(TBS, issuer, X509_NAME),
+    ASN1_SIMPLE(TBS, issuer, ASN1_ANY),
     ASN1_SIMPLE(TBS, validity, VALIDITY),
     ASN1_SIMPLE(TBS, subject, X509_NAME),
     ASN1_SIMPLE(TBS, spki, ASN1_ANY),
@@ -47,32 +52,46 @@ ASN1_SEQUENCE(TBS) = {
 
 /* clang-format on */
 
-/* 16 equal bytes happen once in 2^120: it is the generator that is broken. */
-static int draw(uint8_t out[SERIAL_LEN])
+/* 16 equal bytes happen once in 2^120, and the same 16 again not in our time: it is the generator
+ * that is broken. Keeps them for the next look. */
+static const char *look_at(const uint8_t bytes[SERIAL_LEN], uint8_t last[SERIAL_LEN])
 {
-    if (RAND_bytes(out, SERIAL_LEN) != 1)
-        return -1;
+    int repeated = memcmp(bytes, last, SERIAL_LEN) == 0, different = 0;
+    memcpy(last, bytes, SERIAL_LEN);
     for (int i = 1; i < SERIAL_LEN; i++)
-        if (out[i] != out[0])
-            return 0;
-    return -1;
+        different |= bytes[i] != bytes[0];
+    return !different ? "gives one byte again and again" : repeated ? "repeats itself" : NULL;
+}
+
+/* What OpenSSL's generator is seeded from: behind it one would not see that this is broken. */
+static const char *look_at_source(void)
+{
+    static uint8_t last[SERIAL_LEN];
+    uint8_t bytes[SERIAL_LEN];
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        return "fails";
+    return look_at(bytes, last);
+}
+
+static const char *draw(uint8_t out[SERIAL_LEN])
+{
+    static uint8_t last[SERIAL_LEN];
+    return RAND_bytes(out, SERIAL_LEN) == 1 ? look_at(out, last) : "fails";
 }
 
 int serial_make(uint8_t out[SERIAL_LEN], struct err *err)
 {
-    static uint8_t last[SERIAL_LEN];
-    for (int tries = 0; tries < 32; tries++) {
-        if (draw(out))
-            break;
+    const char *why = look_at_source();
+    if (why)
+        return err_set(err, ERR_random_broken, "the kernel's random generator %s", why);
+    for (int tries = 0; tries < 32 && !why; tries++) {
+        why = draw(out);
         out[0] &= 0x7f;
-        if (out[0] == 0)
-            continue;
-        if (memcmp(out, last, SERIAL_LEN) == 0)
-            break;
-        memcpy(last, out, SERIAL_LEN);
-        return 0;
+        if (!why && out[0])
+            return 0;
     }
-    return err_set(err, ERR_internal, "the random generator gives no serials: %s", err_openssl());
+    return err_set(err, ERR_random_broken, "the random generator %s (%s)",
+                   why ? why : "begins each number with 0", err_openssl());
 }
 
 static int64_t at(const struct moment *m, int64_t now)
@@ -194,6 +213,22 @@ static X509_EXTENSION *make_names(const char *const *sans, int critical, struct 
     return ext;
 }
 
+/* The distribution point fixes the shard for the certificate's life. */
+static X509_EXTENSION *make_point(const struct extension *e, const struct certificate_request *req,
+                                  struct err *err)
+{
+    char path[CRL_NAME_MAX], *url;
+    if (req->shard == 0)
+        return e->fixed;
+    if (asprintf(&url, "%s%s", req->profile->public_url, crl_url_path(path, req->shard)) < 0)
+        return NULL;
+    X509_EXTENSION *ext = point_extension(url);
+    if (!ext)
+        err_set(err, ERR_internal, "crlDistributionPoints: %s", err_openssl());
+    free(url);
+    return ext;
+}
+
 static X509_EXTENSION *make_extension(const struct extension *e,
                                       const struct certificate_request *req, struct err *err)
 {
@@ -202,9 +237,22 @@ static X509_EXTENSION *make_extension(const struct extension *e,
         return make_key_id(req->spki, err);
     case EXTENSION_NAMES:
         return make_names(req->sans, e->critical, err);
+    case EXTENSION_POINT:
+        return make_point(e, req, err);
     default:
-        return X509_EXTENSION_dup(e->fixed);
+        return e->fixed;
     }
+}
+
+/* What is fixed stays the profile's: the list only borrows it. */
+static void free_extensions(STACK_OF(X509_EXTENSION) * all, const struct profile *p)
+{
+    for (int i = 0; i < sk_X509_EXTENSION_num(all); i++) {
+        X509_EXTENSION *ext = sk_X509_EXTENSION_value(all, i);
+        if (ext != p->extensions[i].fixed)
+            X509_EXTENSION_free(ext);
+    }
+    sk_X509_EXTENSION_free(all);
 }
 
 static STACK_OF(X509_EXTENSION) *
@@ -215,8 +263,9 @@ static STACK_OF(X509_EXTENSION) *
         X509_EXTENSION *ext = make_extension(&req->profile->extensions[i], req, err);
         if (ext && sk_X509_EXTENSION_push(all, ext))
             continue;
-        X509_EXTENSION_free(ext);
-        sk_X509_EXTENSION_pop_free(all, X509_EXTENSION_free);
+        if (ext != req->profile->extensions[i].fixed)
+            X509_EXTENSION_free(ext);
+        free_extensions(all, req->profile);
         return NULL;
     }
     return all;
@@ -238,7 +287,7 @@ static int fill(TBS *t, const struct certificate_request *req, int64_t from, int
     t->version = ASN1_INTEGER_new();
     t->serial = ASN1_INTEGER_new();
     t->algorithm = der_opaque_new(sign_alg_der(issuer_alg(req->issuer)));
-    t->issuer = X509_NAME_dup(X509_get_subject_name(issuer_certificate(req->issuer)));
+    t->issuer = der_opaque_new(issuer_name_der(req->issuer));
     t->validity = make_validity(from, to);
     t->spki = der_opaque_new(req->spki);
     if (!t->version || !t->serial || !t->algorithm || !t->issuer || !t->validity || !t->spki ||
@@ -266,6 +315,8 @@ int certificate_build(struct buf *tbs, const struct certificate_request *req, in
         *not_before = from;
     if (!rc && not_after)
         *not_after = to;
+    free_extensions(t->extensions, req->profile);
+    t->extensions = NULL;
     ASN1_item_free((ASN1_VALUE *)t, ASN1_ITEM_rptr(TBS));
     return rc;
 }
@@ -280,6 +331,10 @@ int certificate_assemble(struct buf *der, const struct issuer *issuer, struct by
     if (signed_wrap(der, issuer_alg(issuer), tbs, signature)) {
         buf_free(der);
         return err_set(err, ERR_internal, "no memory");
+    }
+    if (certificate_lint_signed(buf_view(der), tbs, err)) {
+        buf_free(der);
+        return -1;
     }
     return 0;
 }

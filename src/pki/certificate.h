@@ -10,8 +10,9 @@
 #define SERIAL_LEN 16
 
 /* 128 bits from the CSPRNG, positive: the first byte is 01 to 7f, so that the serial is always 16
- * bytes and 32 hex digits (RFC 5280 section 4.1.2.2). Fails when the generator does, or gives all
- * the same bytes or the serial of the call before. */
+ * bytes and 32 hex digits (RFC 5280 section 4.1.2.2). Fails (random_broken) when the generator, or
+ * the kernel's, which seeds it, fails, gives all the same bytes, or what it gave the call before.
+ */
 int serial_make(uint8_t out[SERIAL_LEN], struct err *err) __attribute__((warn_unused_result));
 
 struct certificate_request {
@@ -22,6 +23,7 @@ struct certificate_request {
     const char *name;        /* passed profile_check_name() */
     const char *const *sans; /* "DNS:host", "IP:10.0.0.1", NULL-terminated; needed when
                               * profile_takes_names(), else NULL */
+    unsigned shard;          /* of the CRL, where profile_takes_shard(); 0: the full CRL's URL */
     int64_t now;             /* seconds since 1970 */
     int64_t lifetime; /* seconds from now, when shorter than the profile's; 0: the profile's */
 };
@@ -34,7 +36,8 @@ int certificate_build(struct buf *tbs, const struct certificate_request *req, in
                       int64_t *not_after, struct err *err) __attribute__((warn_unused_result));
 
 /* Certificate DER from TBS and the raw signature, after the signature was verified with the
- * issuer's key over these TBS bytes: what comes out is what was approved, or nothing does. */
+ * issuer's key over these TBS bytes: what comes out is what was approved, or nothing does. Errors:
+ * internal, lint_refused. */
 int certificate_assemble(struct buf *der, const struct issuer *issuer, struct bytes tbs,
                          struct bytes signature, struct err *err)
     __attribute__((warn_unused_result));

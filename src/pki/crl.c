@@ -4,11 +4,13 @@
 #include <openssl/x509v3.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "pki/der.h"
+#include "pki/point.h"
 #include "pki/signed.h"
 
 #define CHUNK (64 * 1024)
@@ -56,6 +58,27 @@ const char *crl_reason_name(int reason)
         if (reasons[i].reason == reason)
             return reasons[i].name;
     return NULL;
+}
+
+/* From its end, which is as random as the rest. */
+unsigned crl_shard_of(struct bytes serial, unsigned shards)
+{
+    uint32_t n = 0;
+    for (size_t i = serial.len > 4 ? serial.len - 4 : 0; i < serial.len; i++)
+        n = n << 8 | serial.data[i];
+    return shards ? 1 + n % shards : 0;
+}
+
+const char *crl_file_name(char out[CRL_NAME_MAX], unsigned scope)
+{
+    snprintf(out, CRL_NAME_MAX, scope ? "crl-%u.der" : "crl.der", scope);
+    return out;
+}
+
+const char *crl_url_path(char out[CRL_NAME_MAX], unsigned scope)
+{
+    snprintf(out, CRL_NAME_MAX, scope ? "/crl/%u" : "/crl", scope);
+    return out;
 }
 
 static int no_memory(struct err *err)
@@ -233,6 +256,16 @@ static X509_EXTENSION *make_anchor(const struct crl_head *head)
     return ext;
 }
 
+static X509_EXTENSION *make_point(const char *const *urls)
+{
+    X509_EXTENSION *ext = NULL;
+    ISSUING_DIST_POINT *point = ISSUING_DIST_POINT_new();
+    if (point && (point->distpoint = point_name(urls)))
+        ext = X509V3_EXT_i2d(NID_issuing_distribution_point, 1, point);
+    ISSUING_DIST_POINT_free(point);
+    return ext;
+}
+
 /* crlExtensions [0], into c->tail */
 static int make_tail(struct crl *c)
 {
@@ -240,6 +273,7 @@ static int make_tail(struct crl *c)
     STACK_OF(X509_EXTENSION) *all = sk_X509_EXTENSION_new_null();
     int rc = -1;
     if (!all || push(all, make_key_id(c->head.issuer)) || push(all, make_number(c->head.number)) ||
+        (c->head.points && push(all, make_point(c->head.points))) ||
         push(all, make_anchor(&c->head)) || der_encode(&list, all, ASN1_ITEM_rptr(X509_EXTENSIONS)))
         goto out;
     if (der_header(&c->tail, 1, 0, V_ASN1_CONTEXT_SPECIFIC, list.len) == 0)

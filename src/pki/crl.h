@@ -28,6 +28,17 @@ enum crl_reason {
 int crl_reason_from_name(const char *name);
 const char *crl_reason_name(int reason);
 
+/* A CA's CRLs: scope 0 lists all that is revoked; scope 1 to CRL_SHARDS_MAX, a shard, what was
+ * issued with this shard as its distribution point. */
+#define CRL_SHARDS_MAX 64
+/* Which of so many shards a certificate of this serial is given at issuance; 0: of none. */
+unsigned crl_shard_of(struct bytes serial, unsigned shards);
+/* Where a scope is found: "crl.der" or "crl-7.der" in the state, "/crl" or "/crl/7" behind the
+ * URL. */
+#define CRL_NAME_MAX 16
+const char *crl_file_name(char out[CRL_NAME_MAX], unsigned scope);
+const char *crl_url_path(char out[CRL_NAME_MAX], unsigned scope);
+
 struct crl_head {
     const struct issuer *issuer;
     uint64_t number; /* CRL number, 1 and up */
@@ -35,6 +46,9 @@ struct crl_head {
     int64_t next_update;      /* cut to the issuer's notAfter */
     uint64_t journal_seq;     /* the anchor: a non-critical extension that holds the journal's */
     uint8_t journal_hash[32]; /* sequence and head hash (OCTET STRING, u64 big-endian + hash)  */
+    /* of a shard: the URLs by which its certificates name it, NULL-terminated, for the critical
+     * issuingDistributionPoint (RFC 5280 section 5.2.5); NULL: the full CRL has none */
+    const char *const *points;
 };
 
 /* The OID of the anchor, from a random UUID in 16 and 24 bit pieces under the arc that Microsoft

@@ -68,3 +68,44 @@ ASN1_TYPE *der_opaque_new(struct bytes sequence)
     ASN1_TYPE_set(any, V_ASN1_SEQUENCE, s);
     return any;
 }
+
+/* The octets of a length: 0 when they are not the shortest. */
+static size_t read_length(struct bytes in, size_t *len)
+{
+    size_t octets = in.data[0] & 0x7f;
+    *len = octets;
+    if (in.data[0] < 0x80)
+        return 1;
+    if (octets == 0 || octets > 3 || in.len <= octets || in.data[1] == 0)
+        return 0;
+    *len = 0;
+    for (size_t i = 1; i <= octets; i++)
+        *len = *len << 8 | in.data[i];
+    return *len < 0x80 ? 0 : 1 + octets;
+}
+
+int der_next(struct bytes *in, struct der_value *out)
+{
+    size_t len;
+    if (in->len < 2 || (in->data[0] & 0x1f) == 0x1f)
+        return -1;
+    size_t octets = read_length((struct bytes){in->data + 1, in->len - 1}, &len);
+    if (octets == 0 || len > in->len - 1 - octets)
+        return -1;
+    out->tag = in->data[0];
+    out->content = (struct bytes){in->data + 1 + octets, len};
+    out->whole = (struct bytes){in->data, 1 + octets + len};
+    *in = (struct bytes){in->data + out->whole.len, in->len - out->whole.len};
+    return 0;
+}
+
+int der_expect(struct bytes *in, uint8_t tag, struct bytes *content)
+{
+    struct bytes rest = *in;
+    struct der_value v;
+    if (der_next(&rest, &v) || v.tag != tag)
+        return -1;
+    *content = v.content;
+    *in = rest;
+    return 0;
+}

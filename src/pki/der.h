@@ -24,4 +24,16 @@ ASN1_TYPE *der_opaque_new(struct bytes sequence) __attribute__((warn_unused_resu
 
 struct bytes der_string(const ASN1_STRING *s);
 
+/* Reading without decoding. One value off the front of *in: one byte of tag, the shortest definite
+ * length (X.690 section 10.1), all of the content there. -1: something else, and *in stays. */
+struct der_value {
+    uint8_t tag; /* with class and the bit of what is constructed */
+    struct bytes content, whole;
+};
+int der_next(struct bytes *in, struct der_value *out) __attribute__((warn_unused_result));
+
+/* The same, and it has this tag. */
+int der_expect(struct bytes *in, uint8_t tag, struct bytes *content)
+    __attribute__((warn_unused_result));
+
 #endif

@@ -1,8 +1,6 @@
 #include "pki/issuer.h"
 
-#include <openssl/err.h>
 #include <openssl/pem.h>
-#include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <time.h>
@@ -18,6 +16,7 @@ struct issuer {
     uint8_t spki_sha256[32];
     int64_t not_after;
     enum sign_alg alg;
+    EVP_PKEY_CTX *verifier; /* set up once: that takes a quarter of what an RSA one then does */
 };
 
 static X509 *read_pem(struct bytes pem)
@@ -41,17 +40,25 @@ static int check_is_ca(X509 *x, struct err *err)
     return 0;
 }
 
-static int check_key(struct issuer *i, struct err *err)
+int sign_alg_of(enum sign_alg *out, struct bytes spki, struct err *err)
 {
     static const struct key_policy any = {2048, 4096, 1, 1};
     static const enum sign_alg alg[] = {[KEY_RSA] = SIGN_RSA_SHA256,
                                         [KEY_P256] = SIGN_ECDSA_SHA256,
                                         [KEY_P384] = SIGN_ECDSA_SHA384};
     struct key_info info;
-    if (key_check(buf_view(&i->spki), &any, &info, err))
-        return err_prefix(err, "the CA certificate's key");
-    i->alg = alg[info.kind];
+    if (key_check(spki, &any, &info, err))
+        return -1;
+    *out = alg[info.kind];
     return 0;
+}
+
+static int check_key(struct issuer *i, struct err *err)
+{
+    if (sign_alg_of(&i->alg, buf_view(&i->spki), err))
+        return err_prefix(err, "the CA certificate's key");
+    i->verifier = signed_verifier(X509_get0_pubkey(i->certificate), i->alg);
+    return i->verifier ? 0 : err_set(err, ERR_internal, "the CA's key: %s", err_openssl());
 }
 
 static int take_time(struct issuer *i)
@@ -94,6 +101,7 @@ void issuer_free(struct issuer *i)
 {
     if (!i)
         return;
+    EVP_PKEY_CTX_free(i->verifier);
     X509_free(i->certificate);
     buf_free(&i->der);
     buf_free(&i->name);
@@ -144,6 +152,10 @@ enum sign_alg issuer_alg(const struct issuer *i)
 size_t sign_digest(enum sign_alg alg, struct bytes data, uint8_t out[DIGEST_MAX])
 {
     unsigned len = 0;
+    if (alg != SIGN_ECDSA_SHA384) {
+        sha256(out, data);
+        return 32;
+    }
     if (EVP_Digest(data.data, data.len, out, &len, signed_digest(alg), NULL) != 1)
         fatal("libcrypto cannot make a digest: %s", err_openssl());
     return len;
@@ -169,18 +181,5 @@ struct bytes sign_alg_der(enum sign_alg alg)
 
 int issuer_verify(const struct issuer *i, struct bytes digest, struct bytes sig)
 {
-    EVP_PKEY *key = X509_get0_pubkey(i->certificate);
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
-    const EVP_MD *md = signed_digest(i->alg);
-    int rc = -1;
-    if (!ctx || EVP_PKEY_verify_init(ctx) <= 0 || EVP_PKEY_CTX_set_signature_md(ctx, md) <= 0)
-        goto out;
-    if (i->alg == SIGN_RSA_SHA256 && EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) <= 0)
-        goto out;
-    rc = EVP_PKEY_verify(ctx, sig.data, sig.len, digest.data, digest.len) == 1 ? 0 : -1;
-out:
-    EVP_PKEY_CTX_free(ctx);
-    if (rc)
-        ERR_clear_error();
-    return rc;
+    return signed_verify_with(i->verifier, digest, sig);
 }

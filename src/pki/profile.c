@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "pki/certificate.h"
+#include "pki/lint.h"
 #include "pki/profile_parts.h"
 #include "pki/signed.h"
 
@@ -21,6 +22,7 @@ struct source {
     CONF *conf;
     const struct issuer *issuer;
     const char *public_url;
+    int has_ocsp;
 };
 
 static void profile_free(struct profile *p)
@@ -32,13 +34,31 @@ static void profile_free(struct profile *p)
     for (size_t i = 0; i < p->extension_count; i++)
         X509_EXTENSION_free(p->extensions[i].fixed);
     free(p->operations);
+    free(p->public_url);
     free(p->allowed_names);
     free(p->name);
     free(p);
 }
 
-/* What no profile may make of this CA, whatever its section says: another CA. */
-static int check_certificate(const struct buf *der, struct err *err)
+/* Who has such a certificate says what is revoked: signetd alone, by the profile that it uses. */
+static int check_delegate(const struct profile *p, X509 *x, struct err *err)
+{
+    int own = strcmp(p->name, PROFILE_OCSP) == 0;
+    uint32_t eku = X509_get_extended_key_usage(x);
+    int signs = eku != UINT32_MAX && eku & XKU_OCSP_SIGN;
+    if (signs && !own)
+        return err_set(err, ERR_field_value,
+                       "extendedKeyUsage: OCSPSigning is for the profile " PROFILE_OCSP " alone");
+    if (own && (eku != XKU_OCSP_SIGN || p->name_kind != NAME_LABEL || p->operations))
+        return err_set(err, ERR_field_value,
+                       "it is the OCSP responder's own: it has extendedKeyUsage = OCSPSigning, "
+                       "name = label and no operations");
+    return 0;
+}
+
+/* What no profile may make of this CA, whatever its section says: another CA, or another's OCSP
+ * responder. */
+static int check_certificate(const struct profile *p, const struct buf *der, struct err *err)
 {
     const unsigned char *at = der->data;
     X509 *x = d2i_X509(NULL, &at, (long)der->len);
@@ -53,6 +73,8 @@ static int check_certificate(const struct buf *der, struct err *err)
                      "its certificates would be CAs; say basicConstraints = critical, CA:FALSE");
     else if (X509_get_extension_flags(x) & EXFLAG_INVALID)
         rc = err_set(err, ERR_field_value, "OpenSSL finds an extension of it invalid");
+    else
+        rc = check_delegate(p, x, err);
     X509_free(x);
     return rc;
 }
@@ -65,14 +87,13 @@ static int check_sample(const struct profile *p, const struct issuer *issuer, st
                                         [NAME_LABEL] = "sample"};
     static const char *const sans[] = {"DNS:sample.example", "IP:192.0.2.1", NULL};
     static const uint8_t serial[SERIAL_LEN] = {1}, signature[1] = {0};
-    struct certificate_request req = {issuer,
-                                      p,
-                                      {serial, sizeof serial},
-                                      issuer_spki(issuer),
-                                      names[p->name_kind],
-                                      profile_takes_names(p) ? sans : NULL,
-                                      time(NULL),
-                                      0};
+    struct certificate_request req = {.issuer = issuer,
+                                      .profile = p,
+                                      .serial = {serial, sizeof serial},
+                                      .spki = issuer_spki(issuer),
+                                      .name = names[p->name_kind],
+                                      .sans = profile_takes_names(p) ? sans : NULL,
+                                      .now = time(NULL)};
     struct buf tbs = {0}, der = {0};
     int rc = -1;
     if (req.now >= issuer_not_after(issuer))
@@ -83,7 +104,9 @@ static int check_sample(const struct profile *p, const struct issuer *issuer, st
                     (struct bytes){signature, sizeof signature}))
         err_set(err, ERR_internal, "no memory");
     else
-        rc = check_certificate(&der, err);
+        rc = check_certificate(p, &der, err) || certificate_lint_sample(buf_view(&tbs), &req, err)
+                 ? -1
+                 : 0;
 out:
     buf_free(&tbs);
     buf_free(&der);
@@ -101,7 +124,8 @@ static int fill(struct profile *p, const char *section, const struct source *fro
         if (!taken && profile_add_extension(p, from->conf, from->issuer, v->name, v->value, err))
             return -1;
     }
-    if (profile_complete(p, err) || profile_add_defaults(p, from->issuer, from->public_url, err))
+    if (profile_complete(p, err) ||
+        profile_add_defaults(p, from->issuer, from->public_url, from->has_ocsp, err))
         return -1;
     return check_sample(p, from->issuer, err);
 }
@@ -183,7 +207,7 @@ static CONF *read_shipped(struct err *err)
 }
 
 int profiles_load(struct profiles **out, CONF *conf, const struct issuer *issuer,
-                  const char *public_url, struct err *err)
+                  const char *public_url, int has_ocsp, struct err *err)
 {
     struct profiles *all = calloc(1, sizeof *all);
     CONF *own = read_shipped(err);
@@ -192,8 +216,8 @@ int profiles_load(struct profiles **out, CONF *conf, const struct issuer *issuer
         err_set(err, ERR_internal, "no memory");
     if (!all || !own)
         goto out;
-    if (add_all(all, &(struct source){own, issuer, public_url}, err) ||
-        (conf && add_all(all, &(struct source){conf, issuer, public_url}, err)))
+    if (add_all(all, &(struct source){own, issuer, public_url, has_ocsp}, err) ||
+        (conf && add_all(all, &(struct source){conf, issuer, public_url, has_ocsp}, err)))
         goto out;
     *out = all;
     all = NULL;
@@ -225,6 +249,11 @@ const struct profile *profiles_find(const struct profiles *all, const char *name
     return NULL;
 }
 
+const struct profile *profiles_next(const struct profiles *all, const struct profile *p)
+{
+    return p ? p->next : all->first;
+}
+
 const char *profile_name(const struct profile *p)
 {
     return p->name;
@@ -248,6 +277,11 @@ int profile_takes_names(const struct profile *p)
     return 0;
 }
 
+int profile_takes_shard(const struct profile *p)
+{
+    return p->public_url != NULL;
+}
+
 int profile_allows_operation(const struct profile *p, const char *operation)
 {
     static const char separators[] = ", \t";
@@ -265,6 +299,11 @@ int profile_allows_operation(const struct profile *p, const char *operation)
 int64_t profile_renew_expired(const struct profile *p)
 {
     return p->renew_expired;
+}
+
+int profile_renews_same_key(const struct profile *p)
+{
+    return p->renew_same_key;
 }
 
 unsigned profile_roles(const struct profile *p)

@@ -12,12 +12,14 @@
  *                                       which names a CSR may ask for: a host, everything below a
  *                                       domain, an address or a range; none when it is not given
  *   renew_expired = 30d                 renew_client_cert also so long after the end; default: not
+ *   renew_key = any                     same: a renewal is on the same key, and on no other
  *   beyond_issuer = no                  yes: notAfter may exceed the issuer's; no: it is cut to it
  *
  * Every other key is an extension. `subjectAltName = {names}` takes the caller's checked list.
  * subjectKeyIdentifier = hash and authorityKeyIdentifier = keyid are added when not given; CDP and
- * AIA from public_url likewise. What would make a CA is refused.
- * A section of the configuration replaces the shipped one (profiles.cnf) of its name.
+ * AIA from public_url likewise, but not beside noCheck (RFC 6960 section 4.2.2.2.1). What would
+ * make a CA is refused, and an OCSP responder in any profile but `ocsp`, which signetd alone can
+ * use. A section of the configuration replaces the shipped one (profiles.cnf) of its name.
  */
 #ifndef SIGNET_PROFILE_H
 #define SIGNET_PROFILE_H
@@ -28,23 +30,30 @@
 
 enum profile_name_kind { NAME_MAC, NAME_HOSTNAME, NAME_LABEL };
 
+#define PROFILE_OCSP "ocsp" /* the OCSP responder's own */
+
 struct profile;  /* opaque */
 struct profiles; /* the set, opaque */
 
 /* Loads the shipped profiles and those of conf (may be NULL), and builds a sample of each with
  * this issuer; a mistake fails with the profile's name, the key and OpenSSL's reason.
- * public_url NULL or empty: no CDP and AIA are added. The issuer is borrowed and must outlive it.
- */
+ * public_url NULL or empty: no CDP and AIA are added; has_ocsp: AIA names the OCSP responder too.
+ * The issuer is borrowed and must outlive it. */
 int profiles_load(struct profiles **out, CONF *conf, const struct issuer *issuer,
-                  const char *public_url, struct err *err) __attribute__((warn_unused_result));
+                  const char *public_url, int has_ocsp, struct err *err)
+    __attribute__((warn_unused_result));
 void profiles_free(struct profiles *p);
 
 const struct profile *profiles_find(const struct profiles *p, const char *name); /* or NULL */
+
+/* The one after p, in no order; p NULL: the first. NULL: there is none. */
+const struct profile *profiles_next(const struct profiles *all, const struct profile *p);
 
 const char *profile_name(const struct profile *p);
 const struct key_policy *profile_keys(const struct profile *p);
 enum profile_name_kind profile_name_kind(const struct profile *p);
 int profile_takes_names(const struct profile *p); /* has subjectAltName = {names} */
+int profile_takes_shard(const struct profile *p); /* its CRL distribution point is public_url's */
 int profile_allows_operation(const struct profile *p, const char *operation);
 unsigned profile_roles(const struct profile *p); /* bits of enum role */
 
@@ -57,6 +66,7 @@ void roles_text(char *out, size_t size, unsigned roles);
 
 /* How long after its notAfter a certificate may still be renewed, in seconds. */
 int64_t profile_renew_expired(const struct profile *p);
+int profile_renews_same_key(const struct profile *p); /* and on no other */
 
 /* Names that a CSR asks for, "DNS:…" and "IP:…", NULL-terminated: well formed, no wildcards, and on
  * the profile's allow-list. Error: name_not_allowed. */

@@ -82,8 +82,8 @@ int profile_add_extension(struct profile *p, CONF *conf, const struct issuer *is
     struct extension e = {EXTENSION_NAMES, 0, NULL};
     switch (OBJ_txt2nid(key)) {
     case NID_undef:
-        if (strncmp(value, "ASN1:", 5) && strncmp(value, "DER:", 4) &&
-            strncmp(value, "critical,", 9))
+        if (strncmp(value, "ASN1:", 5) != 0 && strncmp(value, "DER:", 4) != 0 &&
+            strncmp(value, "critical,", 9) != 0)
             return err_set(err, ERR_field_value,
                            "%s: neither a key of a profile nor an extension that OpenSSL knows",
                            key);
@@ -129,21 +129,46 @@ static int append_url(struct profile *p, const struct issuer *issuer, const char
     return append_fixed(p, NULL, issuer, key, value, err);
 }
 
-int profile_add_defaults(struct profile *p, const struct issuer *issuer, const char *public_url,
-                         struct err *err)
+/* Which of the CRLs it names is known when there is a serial. */
+static int add_point(struct profile *p, const struct issuer *issuer, const char *public_url,
+                     struct err *err)
 {
-    int url = public_url && *public_url;
+    size_t len = strlen(public_url);
+    if (append_url(p, issuer, "crlDistributionPoints", "URI:", public_url, "/crl", err))
+        return -1;
+    p->extensions[p->extension_count - 1].kind = EXTENSION_POINT;
+    while (len && public_url[len - 1] == '/')
+        len--;
+    p->public_url = strndup(public_url, len);
+    return p->public_url ? 0 : err_set(err, ERR_internal, "no memory");
+}
+
+static int append_access(struct profile *p, const struct issuer *issuer, const char *url,
+                         int has_ocsp, struct err *err)
+{
+    char path[1024] = "/ca.cer";
+    size_t len = strlen(url);
+    while (len && url[len - 1] == '/')
+        len--;
+    if (has_ocsp && snprintf(path, sizeof path, "/ca.cer,OCSP;URI:%.*s/ocsp", (int)len, url) >=
+                        (int)sizeof path)
+        return err_set(err, ERR_field_value, "public_url: too long");
+    return append_url(p, issuer, "authorityInfoAccess", "caIssuers;URI:", url, path, err);
+}
+
+int profile_add_defaults(struct profile *p, const struct issuer *issuer, const char *public_url,
+                         int has_ocsp, struct err *err)
+{
+    int url = public_url && *public_url && !has(p, NID_id_pkix_OCSP_noCheck);
     if (!has(p, NID_subject_key_identifier) &&
         profile_add_extension(p, NULL, issuer, "subjectKeyIdentifier", "hash", err))
         return -1;
     if (!has(p, NID_authority_key_identifier) &&
         append_fixed(p, NULL, issuer, "authorityKeyIdentifier", "keyid", err))
         return -1;
-    if (url && !has(p, NID_crl_distribution_points) &&
-        append_url(p, issuer, "crlDistributionPoints", "URI:", public_url, "/crl", err))
+    if (url && !has(p, NID_crl_distribution_points) && add_point(p, issuer, public_url, err))
         return -1;
-    if (url && !has(p, NID_info_access) &&
-        append_url(p, issuer, "authorityInfoAccess", "caIssuers;URI:", public_url, "/ca.cer", err))
+    if (url && !has(p, NID_info_access) && append_access(p, issuer, public_url, has_ocsp, err))
         return -1;
     return 0;
 }

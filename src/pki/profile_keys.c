@@ -141,6 +141,14 @@ static int set_renew_expired(struct profile *p, const char *value, struct err *e
     return duration_parse(&p->renew_expired, value, err);
 }
 
+static int set_renew_key(struct profile *p, const char *value, struct err *err)
+{
+    p->renew_same_key = !strcmp(value, "same");
+    return p->renew_same_key || !strcmp(value, "any")
+               ? 0
+               : err_set(err, ERR_field_value, "\"%s\" is neither same nor any", value);
+}
+
 static int set_beyond_issuer(struct profile *p, const char *value, struct err *err)
 {
     p->beyond_issuer = !strcmp(value, "yes");
@@ -162,6 +170,7 @@ static const struct {
             {"not_after", set_not_after, 1},
             {"allowed_names", set_allowed_names, 0},
             {"renew_expired", set_renew_expired, 0},
+            {"renew_key", set_renew_key, 0},
             {"beyond_issuer", set_beyond_issuer, 0}};
 
 int profile_set(struct profile *p, const char *key, const char *value, struct err *err)

@@ -17,7 +17,8 @@ struct attribute {
     char *type, *value; /* value may hold {name} */
 };
 
-enum extension_kind { EXTENSION_FIXED, EXTENSION_KEY_ID, EXTENSION_NAMES };
+/* EXTENSION_POINT: the CRL's URL that was added; fixed is that of the full one */
+enum extension_kind { EXTENSION_FIXED, EXTENSION_KEY_ID, EXTENSION_NAMES, EXTENSION_POINT };
 
 struct extension {
     enum extension_kind kind;
@@ -36,8 +37,10 @@ struct profile {
     size_t attributes;
     struct moment not_before, not_after;
     int beyond_issuer;
+    char *public_url;      /* of the distribution point that was added; NULL: none was */
     char *allowed_names;   /* separated by commas or spaces; NULL: none */
     int64_t renew_expired; /* seconds after notAfter that a renewal may still come */
+    int renew_same_key;
     struct extension extensions[PROFILE_EXTENSIONS_MAX];
     size_t extension_count;
     unsigned seen; /* which of our keys the section has */
@@ -53,7 +56,7 @@ int profile_add_extension(struct profile *p, CONF *conf, const struct issuer *is
                           const char *key, const char *value, struct err *err);
 /* What is added when the section does not give it. */
 int profile_add_defaults(struct profile *p, const struct issuer *issuer, const char *public_url,
-                         struct err *err);
+                         int has_ocsp, struct err *err);
 
 /* Every pattern of an allow-list is well formed. */
 int profile_check_allow_list(const char *text, struct err *err);

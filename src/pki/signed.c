@@ -1,10 +1,45 @@
 #include "pki/signed.h"
 
+#include <openssl/err.h>
+#include <openssl/rsa.h>
+
 #include "pki/der.h"
 
 const EVP_MD *signed_digest(enum sign_alg alg)
 {
     return alg == SIGN_ECDSA_SHA384 ? EVP_sha384() : EVP_sha256();
+}
+
+EVP_PKEY_CTX *signed_verifier(EVP_PKEY *key, enum sign_alg alg)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+    const EVP_MD *md = signed_digest(alg);
+    if (!ctx || EVP_PKEY_verify_init(ctx) <= 0 || EVP_PKEY_CTX_set_signature_md(ctx, md) <= 0)
+        goto fail;
+    if (alg == SIGN_RSA_SHA256 && EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) <= 0)
+        goto fail;
+    return ctx;
+fail:
+    EVP_PKEY_CTX_free(ctx);
+    return NULL;
+}
+
+int signed_verify_with(EVP_PKEY_CTX *verifier, struct bytes digest, struct bytes sig)
+{
+    int good = EVP_PKEY_verify(verifier, sig.data, sig.len, digest.data, digest.len) == 1;
+    if (!good)
+        ERR_clear_error();
+    return good ? 0 : -1;
+}
+
+int signed_verify(EVP_PKEY *key, enum sign_alg alg, struct bytes digest, struct bytes sig)
+{
+    EVP_PKEY_CTX *ctx = signed_verifier(key, alg);
+    int rc = ctx ? signed_verify_with(ctx, digest, sig) : -1;
+    EVP_PKEY_CTX_free(ctx);
+    if (rc)
+        ERR_clear_error();
+    return rc;
 }
 
 int signed_tail(struct buf *out, enum sign_alg alg, struct bytes signature)

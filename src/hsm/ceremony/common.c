@@ -61,19 +61,12 @@ int spki_hash(char out[65], EVP_PKEY *key)
     return spki.len ? 0 : -1;
 }
 
-/* A waiver names the key that it is for. That key is known only once the token is open, so it is
- * opened with all that can be waived, and closed again when it is another key. */
-static int check_waiver(const struct options *o, struct bytes spki, struct err *err)
-{
-    uint8_t hash[32];
-    unsigned waiver;
-    sha256(hash, spki);
-    return custody_waiver(&waiver, o->custody_exception, hash, err);
-}
-
 int signing_open(struct signing *s, const struct options *o, struct bytes ca_spki, struct err *err)
 {
-    struct token_config config = {o->module, o->init_args, o->token, o->key_label, o->key_id, 0};
+    struct token_config config = {.module = o->module,
+                                  .init_args = o->init_args,
+                                  .label = o->token,
+                                  .ca = {o->key_label, o->key_id, o->custody_exception}};
     struct secret *pin = NULL;
     unsigned char *der = NULL;
     int rc = -1;
@@ -82,8 +75,7 @@ int signing_open(struct signing *s, const struct options *o, struct bytes ca_spk
         return err_set(err, ERR_field_missing, "name the key: --key-label or --key-id");
     if (ceremony_pin(&pin, o->pin_file, "PIN of the token", err))
         return -1;
-    unsigned waiver = o->custody_exception ? CUSTODY_ALL & ~(unsigned)CUSTODY_ABSOLUTE : 0;
-    if (token_open(&s->token, &config, pin, ca_spki, waiver, err))
+    if (token_open(&s->token, &config, pin, ca_spki, err))
         goto out;
     s->private = token_private_key(s->token);
     struct bytes spki = spki_der(s->private, &der);
@@ -92,7 +84,7 @@ int signing_open(struct signing *s, const struct options *o, struct bytes ca_spk
     if (!s->public)
         err_set(err, ERR_internal, "the public key is not readable: %s", err_openssl());
     else
-        rc = check_waiver(o, spki, err);
+        rc = 0;
 out:
     OPENSSL_free(der);
     secret_free(pin);

@@ -46,10 +46,13 @@ static int read_line(struct index *x, const char *line)
 {
     char serial[INDEX_SERIAL], when[32], word[64];
     unsigned long long number;
+    int end = 0;
     struct revocation r;
     if (*line == '#' || *line == '\0' || strncmp(line, "issued ", 7) == 0)
         return 0;
-    if (sscanf(line, "crl %llu ", &number) == 1) {
+    /* there must be one above */
+    if (sscanf(line, "crl %19llu%n", &number, &end) == 1 && line[end] == ' ' &&
+        number <= INT64_MAX) {
         x->crl_number = number > x->crl_number ? number : x->crl_number;
         return 0;
     }

@@ -307,7 +307,7 @@ int command_check(const struct options *o, struct err *err)
         failed(err, "encode the public key");
         goto out;
     }
-    custody_text(custody, sizeof custody, token_custody(s.token) & CUSTODY_ALL);
+    custody_text(custody, sizeof custody, token_custody(s.token, TOKEN_KEY_CA) & CUSTODY_ALL);
     key_type_text(type, s.public);
     printf("%s\nkey: %s, SubjectPublicKeyInfo SHA-256 %s\nthe token claims: %s\n%s",
            token_description(s.token), type, hash, custody,

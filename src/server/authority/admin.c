@@ -17,6 +17,7 @@
 #include "common/log.h"
 #include "pki/crl.h"
 #include "server/authority/clock.h"
+#include "server/authority/enrolment.h"
 #include "server/authority/import.h"
 #include "server/authority/issue.h"
 #include "server/authority/publish.h"
@@ -105,6 +106,10 @@ static int list_page(struct store_tx *tx, void *arg)
             l->more = 1;
             return 0;
         }
+        if (strncmp(op.name, ENROLMENT_OPERATOR, strlen(ENROLMENT_OPERATOR)) == 0) {
+            snprintf(l->after, sizeof l->after, "%s", BEHIND_ENROLMENT_OPERATORS);
+            continue; /* nobody's, and there may be many: signetctl enrolment list has them */
+        }
         if (send_operator(tx, l, &op))
             return -1;
         snprintf(l->after, sizeof l->after, "%s", op.name);
@@ -145,7 +150,7 @@ static void operator_revoke(struct authority *a, const struct msg_admin_operator
 static void crl_rebuild(struct authority *a, struct question *q)
 {
     struct msg_answer_end m = {.count = (uint32_t)publish_older(a->publishing)};
-    publish_wanted(a->publishing);
+    publish_rebuild(a->publishing);
     question_answer(q, MSG_answer_end, &m);
 }
 
@@ -183,6 +188,9 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         struct msg_admin_clock_accept accept;
         struct msg_admin_crl_rebuild rebuild;
         struct msg_admin_import import;
+        struct msg_admin_enrolment_add enrolment;
+        struct msg_admin_enrolment_list enrolments;
+        struct msg_admin_enrolment_end ending;
     } body;
     if (m->fd >= 0 || msg_decode(&body, m->type, m->fields) || e->peer->open >= 4)
         return -1;
@@ -210,6 +218,15 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         return 0;
     case MSG_admin_import:
         import_certificate(a, &body.import, q);
+        return 0;
+    case MSG_admin_enrolment_add:
+        enrolment_add(a, &body.enrolment, q);
+        return 0;
+    case MSG_admin_enrolment_list:
+        enrolment_list(a, body.enrolments.after, q);
+        return 0;
+    case MSG_admin_enrolment_end:
+        enrolment_end(a, body.ending.user, q);
         return 0;
     default:
         break;
@@ -288,6 +305,7 @@ static void on_connection(evutil_socket_t socket, short what, void *arg)
 {
     (void)what;
     struct admin *ad = arg;
+    /* cppcheck-suppress nullPointer; it knows accept4(2) as one that wants the address */
     int fd = accept4(socket, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return;

@@ -23,9 +23,12 @@ struct authority {
     struct clock_watch *clock;
     struct signers *signers;
     struct issuing *issuing;
+    struct responding *responding;
+    const struct responder *ocsp_responder; /* its certificate in force; NULL: none */
     struct publishing *publishing;
     struct projection *projection;
     struct listener *listener;
+    struct delegation *delegation;
     struct fronts *fronts;
     struct admin *admin;
 
@@ -34,6 +37,8 @@ struct authority {
     uint8_t token_fault; /* what the supervisor last said of the token */
     char token_detail[512];
     int stopping, custody_journaled;
+    int64_t violation_at; /* when one was journaled; monotonic, seconds. 0: none was */
+    unsigned violations_untold;
 };
 
 /* A peer that asks (a front, or signetctl), kept as long as an answer to it is open. */

@@ -63,11 +63,8 @@ int caller_operator(struct store_tx *tx, const struct caller *c, int64_t now,
     return 0;
 }
 
-int caller_with_role(struct store_tx *tx, const struct caller *c, int64_t now, unsigned roles,
-                     struct operator_row *op, struct err *err)
+int caller_has_role(const struct operator_row *op, unsigned roles, struct err *err)
 {
-    if (caller_operator(tx, c, now, op, err))
-        return -1;
     if (roles == 0 || (op->roles & roles))
         return 0;
     char has[48], wants[48];
@@ -75,4 +72,10 @@ int caller_with_role(struct store_tx *tx, const struct caller *c, int64_t now, u
     roles_text(wants, sizeof wants, roles);
     return err_set(err, ERR_role_refused, "operator %s has the role %s; this needs %s", op->name,
                    has, wants);
+}
+
+int caller_with_role(struct store_tx *tx, const struct caller *c, int64_t now, unsigned roles,
+                     struct operator_row *op, struct err *err)
+{
+    return caller_operator(tx, c, now, op, err) || caller_has_role(op, roles, err) ? -1 : 0;
 }

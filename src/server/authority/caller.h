@@ -28,7 +28,11 @@ int caller_operator(struct store_tx *tx, const struct caller *c, int64_t now,
                     struct operator_row *operator_row, struct err *err)
     __attribute__((warn_unused_result));
 
-/* The same, and one of these roles (bits; 0: any). */
+/* One of these roles (bits; 0: any), or role_refused. */
+int caller_has_role(const struct operator_row *operator_row, unsigned roles, struct err *err)
+    __attribute__((warn_unused_result));
+
+/* Both. */
 int caller_with_role(struct store_tx *tx, const struct caller *c, int64_t now, unsigned roles,
                      struct operator_row *operator_row, struct err *err)
     __attribute__((warn_unused_result));

@@ -13,16 +13,20 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "common/shared_count.h"
 #include "server/authority/issue.h"
 #include "server/authority/listener.h"
 #include "pki/crl.h"
+#include "pki/est.h"
 #include "pki/mac.h"
+#include "server/authority/ocsp.h"
 #include "server/authority/publish.h"
 #include "server/authority/query.h"
 #include "server/authority/report.h"
 #include "server/authority/revoke.h"
 #include "server/authority/signed.h"
 #include "server/authority/status.h"
+#include "server/authority/violation.h"
 
 struct front {
     LIST_ENTRY(front) next;
@@ -31,11 +35,13 @@ struct front {
     struct channel *channel;
     struct peer *peer;
     unsigned credits; /* as it was told */
+    const char *why;  /* what it did, when that is more than bad fields */
 };
 
 struct fronts {
     struct authority *a;
     LIST_HEAD(, front) list;
+    struct shared_count *told; /* of ocsp_forget */
 };
 
 /* ---- what a front is given ---- */
@@ -52,7 +58,8 @@ static void send_listener(struct front *f)
 static void send_chain(struct front *f)
 {
     struct msg_chain m = {.issuer_der = issuer_certificate_der(f->a->issuer),
-                          .chain_pem = buf_view(&f->a->chain)};
+                          .chain_pem = buf_view(&f->a->chain),
+                          .ocsp = config_has_ocsp(f->a->config) != 0};
     channel_send(f->channel, MSG_chain, 0, &m, -1);
 }
 
@@ -70,12 +77,14 @@ static void send_document(struct front *f, const char *path, const char *type, i
     channel_send(f->channel, MSG_document, 0, &m, fd);
 }
 
-static void send_crl(struct front *f)
+static void send_crl(struct front *f, unsigned scope)
 {
-    const struct crl_row *crl = publish_current(f->a->publishing);
-    if (publish_file(f->a->publishing) >= 0)
-        send_document(f, "/crl", "application/pkix-crl", publish_file(f->a->publishing),
-                      crl->next_update, crl->sha256);
+    char path[CRL_NAME_MAX];
+    const struct crl_row *crl = publish_current(f->a->publishing, scope);
+    int fd = publish_file(f->a->publishing, scope);
+    if (fd >= 0)
+        send_document(f, crl_url_path(path, scope), "application/pkix-crl", fd, crl->next_update,
+                      crl->sha256);
 }
 
 /* A document that does not change, from bytes that are in memory. */
@@ -126,11 +135,30 @@ static void send_root(struct front *f)
     send_bytes(f, "/root.cer", "application/pkix-cert", buf_view(&f->a->root));
 }
 
-void fronts_send_crl(struct fronts *all)
+static void send_est_label(struct front *f, const struct profile *p)
+{
+    struct buf csrattrs = {0};
+    if (est_csrattrs(&csrattrs, profile_keys(p), profile_name_kind(p) == NAME_MAC))
+        fatal("no memory for a front");
+    struct msg_est_label m = {.label = profile_name(p), .csrattrs = buf_view(&csrattrs)};
+    channel_send(f->channel, MSG_est_label, 0, &m, -1);
+    buf_free(&csrattrs);
+}
+
+static void send_est_labels(struct front *f)
+{
+    const struct profile *p = NULL;
+    while ((p = profiles_next(f->a->profiles, p)))
+        if (profile_allows_operation(p, "req_client_cert") ||
+            profile_allows_operation(p, "renew_client_cert"))
+            send_est_label(f, p);
+}
+
+void fronts_send_crl(struct fronts *all, unsigned scope)
 {
     struct front *f;
     LIST_FOREACH (f, &all->list, next)
-        send_crl(f);
+        send_crl(f, scope);
 }
 
 void fronts_send_listener(struct fronts *all)
@@ -138,6 +166,37 @@ void fronts_send_listener(struct fronts *all)
     struct front *f;
     LIST_FOREACH (f, &all->list, next)
         send_listener(f);
+}
+
+#define FORGET_MOST 4096 /* bytes of a message's */
+
+static int pack_serials(struct buf *out, const struct state_change *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint8_t len = (uint8_t)list[i].serial_len;
+        if (buf_add(out, &len, 1) || buf_add(out, list[i].serial, len))
+            return -1;
+    }
+    return out->len <= FORGET_MOST ? 0 : -1;
+}
+
+static void send_told(struct front *f, const struct shared_count *told)
+{
+    struct msg_ocsp_told m = {.count = shared_count_get(told)};
+    channel_send(f->channel, MSG_ocsp_told, 0, &m, shared_count_fd(told));
+}
+
+void fronts_forget(struct fronts *all, const struct state_change *list, size_t count)
+{
+    struct buf serials = {0};
+    struct msg_ocsp_forget m = {0}; /* of all, unless they can be named */
+    struct front *f;
+    if (list && pack_serials(&serials, list, count) == 0)
+        m.serials = buf_view(&serials);
+    shared_count_raise(all->told); /* who is late for the message sees that */
+    LIST_FOREACH (f, &all->list, next)
+        channel_send(f->channel, MSG_ocsp_forget, 0, &m, -1);
+    buf_free(&serials);
 }
 
 /* ---- what a front asks ---- */
@@ -182,6 +241,25 @@ static int on_renew(struct front *f, uint64_t id, const struct msg_renew *m)
     };
     caller_copy(&req.caller, m->caller_issuer, m->caller_serial, m->caller_digest,
                 m->caller_address);
+    issue(f->a, &req, issue_answer, question_new(f->peer, id));
+    return 0;
+}
+
+static int on_enrol(struct front *f, uint64_t id, const struct msg_enrol *m)
+{
+    if (m->body_digest.len != 32 || m->csr_digest.len != 32 || m->password_sha256.len != 32)
+        return -1;
+    struct issue_request req = {
+        .origin = ISSUE_FOR_ENROLMENT,
+        .operation = "req_client_cert",
+        .profile = m->profile,
+        .name = m->name,
+        .body_digest = m->body_digest.data,
+        .csr_digest = m->csr_digest.data,
+        .spki = m->spki,
+    };
+    snprintf(req.enrolment.user, sizeof req.enrolment.user, "%s", m->user);
+    memcpy(req.enrolment.password_sha256, m->password_sha256.data, 32);
     issue(f->a, &req, issue_answer, question_new(f->peer, id));
     return 0;
 }
@@ -237,11 +315,13 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         struct msg_list list;
         struct msg_signed_request signed_request;
         struct msg_report report;
+        struct msg_ocsp ocsp;
+        struct msg_enrol enrol;
     } body;
     if (m->fd >= 0 || msg_decode(&body, m->type, m->fields))
         return -1;
     if ((unsigned)f->peer->open >= f->credits) {
-        log_error("front %u asks beyond its credits", f->number);
+        f->why = "it asks beyond its credits";
         return -1;
     }
     switch (m->type) {
@@ -249,10 +329,14 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         return on_issue(f, m->id, &body.issue);
     case MSG_renew:
         return on_renew(f, m->id, &body.renew);
+    case MSG_enrol:
+        return on_enrol(f, m->id, &body.enrol);
     case MSG_revoke:
         return on_revoke(f, m->id, &body.revoke);
     case MSG_report:
         return on_report(f, m->id, &body.report);
+    case MSG_ocsp:
+        return ocsp_question(f->a, &body.ocsp, f->peer, m->id);
     case MSG_status:
         status_answer(f->a, &body.status, question_new(f->peer, m->id));
         return 0;
@@ -273,10 +357,14 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
 static void on_end(struct channel *c, const char *why, void *arg)
 {
     struct front *f = arg;
+    if (why && f->why)
+        why = f->why;
     /* also one that hung up and lives: it must not go on serving without us */
     struct msg_peer_end m = {.role = PROC_FRONT, .number = f->number, .why = why ? why : "hung up"};
-    if (why)
+    if (why) {
         log_error("front %u is ended: %s", f->number, why);
+        violation_journal(f->a, PROC_FRONT, f->number, why);
+    }
     channel_send(f->a->supervisor, MSG_peer_end, 0, &m, -1);
     LIST_REMOVE(f, next);
     peer_gone(f->peer);
@@ -302,7 +390,10 @@ void fronts_add(struct fronts *all, unsigned number, int socket)
     LIST_INSERT_HEAD(&all->list, f, next);
     send_bytes(f, "/ca.cer", "application/pkix-cert", issuer_certificate_der(f->a->issuer));
     send_root(f);
-    send_crl(f);
+    for (unsigned i = 0; i <= publish_shards(f->a->publishing); i++)
+        send_crl(f, i);
+    send_est_labels(f);
+    send_told(f, all->told);
     send_chain(f); /* with it a front begins to serve: what it serves is there by then */
     send_listener(f);
 }
@@ -314,6 +405,8 @@ struct fronts *fronts_new(struct authority *a)
         fatal("no memory");
     all->a = a;
     LIST_INIT(&all->list);
+    if (!(all->told = shared_count_new()))
+        fatal("no memory to share with the fronts (Linux 5.1 or later is needed)");
     return all;
 }
 
@@ -331,5 +424,7 @@ void fronts_free(struct fronts *all)
         peer_gone(f->peer);
         free(f);
     }
+    if (all)
+        shared_count_free(all->told);
     free(all);
 }

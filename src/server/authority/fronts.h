@@ -13,8 +13,12 @@ int fronts_any(const struct fronts *f);
 /* A new front process; the socket is taken. */
 void fronts_add(struct fronts *f, unsigned number, int socket);
 
-/* Gives every front the CRL, or the listener's certificate, as it is now. */
-void fronts_send_crl(struct fronts *f);
+/* Gives every front the CRL of a scope, or the listener's certificate, as it is now. */
+void fronts_send_crl(struct fronts *f, unsigned scope);
 void fronts_send_listener(struct fronts *f);
+
+/* The state of these is another now (list NULL: of any): no front gives an OCSP answer from before
+ * to who asks after this. Before it is acknowledged to anybody. */
+void fronts_forget(struct fronts *f, const struct state_change *list, size_t count);
 
 #endif

@@ -7,9 +7,11 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "pki/point.h"
 #include "pki/profile.h"
 #include "server/authority/clock.h"
 #include "server/authority/projection.h"
+#include "server/authority/publish.h"
 
 struct import {
     struct authority *a;
@@ -79,6 +81,7 @@ static int read_certificate(struct import *im, struct bytes der)
          take_digests(&im->row, x) == 0 &&
          take_time(&im->row.not_before, X509_get0_notBefore(x)) == 0 &&
          take_time(&im->row.not_after, X509_get0_notAfter(x)) == 0;
+    im->row.shard = (int)point_shard(x);
     X509_free(x);
     return ok ? 0 : err_set(&im->err, ERR_field_value, "its serial, name or dates are unusual");
 }
@@ -141,7 +144,8 @@ static int decide(struct store_tx *tx, void *arg)
     im->row.created_at = now;
     hex_encode(serial, number);
     hex_encode(hex, (struct bytes){digest, 32});
-    if (import_operator(tx, im, now) || add(tx, im, rc == 0 ? &known : NULL, digest, now) ||
+    if (import_operator(tx, im, now) || publish_keep_shards(tx, (unsigned)im->row.shard) ||
+        add(tx, im, rc == 0 ? &known : NULL, digest, now) ||
         tx_event(tx, now, im->row.id, "imported serial=%s profile=%s name=%s sha256=%s", serial,
                  im->row.profile, im->row.name, hex))
         return err_set(&im->err, ERR_storage_unavailable, NULL);
@@ -158,6 +162,7 @@ static void after(int durable, void *arg)
         im->a->counts.orphans -= (uint64_t)im->was_orphan;
         im->a->counts.revoked += (uint64_t)im->was_orphan;
         projection_wanted(im->a->projection);
+        publish_know_shard(im->a->publishing, (unsigned)im->row.shard);
         question_answer(im->q, MSG_answer_certificate, &m);
     } else {
         if (im->err.code == ERR_none)

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "pki/certificate.h"
 #include "pki/crl.h"
+#include "pki/lint.h"
 #include "server/authority/clock.h"
 #include "server/authority/projection.h"
 #include "server/authority/publish.h"
@@ -18,6 +19,8 @@ struct issuing {
     size_t count;
     TAILQ_HEAD(, issuance) unresolved; /* failed, and the orphan not yet written */
     struct event *again;
+    char problem[512];   /* why the last one got no serial, or was not to be signed */
+    char journaled[512]; /* of these, what the journal has */
 };
 
 #define SIGNATURE_TRIES 2
@@ -99,10 +102,14 @@ static int build(struct issuance *s, const struct profile *p, int64_t now)
     if (serial_make(s->row.serial, &s->err))
         return -1;
     s->row.serial_len = SERIAL_LEN;
+    struct bytes serial = {s->row.serial, SERIAL_LEN};
+    unsigned shard = profile_takes_shard(p) ? publish_shard_of(s->a->publishing, serial) : 0;
+    s->row.shard = (int)shard;
     struct certificate_request cr = {
         .issuer = s->a->issuer,
         .profile = p,
-        .serial = {s->row.serial, SERIAL_LEN},
+        .serial = serial,
+        .shard = shard,
         .spki = buf_view(&s->spki),
         .name = s->name,
         .sans = (const char *const *)s->sans,
@@ -110,16 +117,25 @@ static int build(struct issuance *s, const struct profile *p, int64_t now)
         .now = now,
     };
     s->tbs.len = 0;
-    if (certificate_build(&s->tbs, &cr, &s->row.not_before, &s->row.not_after, &s->err))
+    if (certificate_build(&s->tbs, &cr, &s->row.not_before, &s->row.not_after, &s->err) ||
+        certificate_lint(buf_view(&s->tbs), &cr, &s->err))
         return -1;
     sha256(s->row.tbs_sha256, buf_view(&s->tbs));
     return 0;
 }
 
-static int record_intent(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
+static void say_what_is_renewed(char *out, size_t size, const struct certificate_row *current)
+{
+    char serial[41];
+    issuance_serial_text(serial, current);
+    snprintf(out, size, " renews=%s", serial);
+}
+
+static int record_intent(struct store_tx *tx, struct issuance *s, const struct asker *who,
                          int64_t now)
 {
-    char serial[41], tbs[65];
+    const struct operator_row *op = &who->op;
+    char serial[41], tbs[65], renews[56] = "";
     struct request_row request = {0};
     s->row.issuer = s->a->issuer_id;
     s->row.operator_id = op->id;
@@ -129,12 +145,18 @@ static int record_intent(struct store_tx *tx, struct issuance *s, const struct o
     snprintf(s->row.name, sizeof s->row.name, "%s", s->name);
     issuance_serial_text(serial, &s->row);
     hex_encode(tbs, (struct bytes){s->row.tbs_sha256, 32});
-    if (tx_add_intent(tx, &s->row))
+    if (s->req.origin == ISSUE_FOR_DEVICE)
+        say_what_is_renewed(renews, sizeof renews, &who->current);
+    int rc = tx_add_intent(tx, &s->row);
+    if (rc > 0)
+        return err_set(&s->err, ERR_random_broken,
+                       "the random generator repeats itself: serial %s exists already", serial);
+    if (rc || (who->enrolment.id && tx_spend_enrolment(tx, who->enrolment.id, s->row.id)))
         return rule_store_failed(s);
     request.certificate = s->row.id;
     if ((s->req.csr_digest && tx_add_request(tx, s->key, &request, now)) ||
-        tx_event(tx, now, 0, "intent serial=%s profile=%s name=%s operator=%s tbs=%s", serial,
-                 s->profile, s->name, op->name[0] ? op->name : "-", tbs))
+        tx_event(tx, now, 0, "intent serial=%s profile=%s name=%s operator=%s%s tbs=%s", serial,
+                 s->profile, s->name, op->name[0] ? op->name : "-", renews, tbs))
         return rule_store_failed(s);
     return 0;
 }
@@ -145,20 +167,22 @@ static void forget_decision(struct issuance *s)
     s->row = (struct certificate_row){0};
     s->repeated = 0;
     s->superseded = 0;
+    s->superseded_of = 0;
     sha256(s->row.spki_sha256, buf_view(&s->spki));
 }
 
 /* New, by every rule: the intent is recorded. */
 static int begin(struct store_tx *tx, struct issuance *s, const struct profile *p,
-                 const struct operator_row *op, int64_t now)
+                 const struct asker *who, int64_t now)
 {
-    if (rule_check_bytes(s, p) || rule_check_conflicts(tx, s, op, now) ||
-        rule_settle_operator(tx, s, now) || clock_usable(s->a->clock, &s->err) ||
-        signers_usable(s->a->signers, &s->err) || rule_take_from_caps(tx, s, op, now) ||
-        build(s, p, now))
+    const struct operator_row *op = &who->op;
+    if (rule_check_uses(s, &who->enrolment) || rule_check_bytes(s, p) ||
+        rule_check_conflicts(tx, s, op, now) || rule_settle_operator(tx, s, now) ||
+        clock_usable(s->a->clock, &s->err) || signers_usable(s->a->signers, &s->err) ||
+        rule_take_from_caps(tx, s, op, now) || build(s, p, now))
         return -1;
     s->err = (struct err){0};
-    return record_intent(tx, s, op, now);
+    return record_intent(tx, s, who, now);
 }
 
 /* The decision: may be run again, so it starts from nothing each time. */
@@ -178,7 +202,51 @@ static int decide_intent(struct store_tx *tx, void *arg)
             return rc < 0 ? -1 : 0;
         s->row = fresh;
     }
-    return begin(tx, s, p, &who.op, now);
+    return begin(tx, s, p, &who, now);
+}
+
+/* ---- refused by the lint, or without a serial: a fault of this machine's ---- */
+
+static int decide_refused(struct store_tx *tx, void *arg)
+{
+    const struct issuance *s = arg;
+    return tx_event(tx, clock_now(s->a->clock), 0, "refused profile=%s name=%s rule=%.*s",
+                    s->profile, s->name, (int)strcspn(s->err.text, ":"), s->err.text);
+}
+
+static void after_refused(int durable, void *arg)
+{
+    struct issuance *s = arg;
+    if (durable)
+        projection_wanted(s->a->projection);
+    answer(s, s);
+    issuance_free(s);
+}
+
+static int is_fault(enum err_code code)
+{
+    return code == ERR_lint_refused || code == ERR_random_broken;
+}
+
+/* Who runs this CA is told by status and log, and the journal has it once: signetd itself asks
+ * again every few seconds. */
+static void refuse(struct issuance *s)
+{
+    struct issuing *i = s->a->issuing;
+    char what[sizeof i->journaled];
+    if (is_fault(s->err.code)) {
+        log_error("no certificate for %s: %s", s->name, s->err.text);
+        snprintf(i->problem, sizeof i->problem, "%s", s->err.text);
+    }
+    snprintf(what, sizeof what, "%s %s", s->profile, s->err.text);
+    int known = strcmp(what, i->journaled) == 0;
+    if (s->err.code == ERR_lint_refused && !known &&
+        store_submit(s->a->store, decide_refused, after_refused, s) == 0) {
+        snprintf(i->journaled, sizeof i->journaled, "%s", what);
+        return;
+    }
+    answer(s, s);
+    issuance_free(s);
 }
 
 /* ---- the end of a failed one: an orphan ---- */
@@ -207,7 +275,7 @@ static void after_orphan(int durable, void *arg)
     s->a->counts.open--;
     s->a->counts.orphans++;
     projection_wanted(s->a->projection);
-    publish_wanted(s->a->publishing);
+    publish_wanted(s->a->publishing, shard_bit(s->row.shard));
     issuance_free(s);
 }
 
@@ -251,17 +319,21 @@ static int supersede(struct store_tx *tx, struct issuance *s, int64_t now)
             tx_event(tx, now, 0, "revoked serial=%s name=%s reason=superseded", serial, s->name))
             return -1;
         s->superseded += old.state == STATE_ISSUED;
+        s->superseded_of |= shard_bit(old.shard);
     }
     return rc < 0 ? -1 : 0;
 }
 
-/* Who asked may have been revoked while the token signed: then nothing comes of it. */
+/* Who asked may have been revoked, or ended, while the token signed: then nothing comes of it. */
 static int still_in_force(struct store_tx *tx, struct issuance *s, int64_t now)
 {
     struct certificate_row current;
+    struct enrolment_row enrolment;
     struct operator_row op;
     if (s->req.origin == ISSUE_FOR_CALLER)
         return caller_operator(tx, &s->req.caller, now, &op, &s->err);
+    if (s->req.origin == ISSUE_FOR_ENROLMENT)
+        return enrolment_find(tx, &s->req.enrolment, now, &enrolment, &op, &s->err);
     if (s->req.origin != ISSUE_FOR_DEVICE)
         return 0;
     if (caller_certificate(tx, &s->req.caller, &current, &s->err))
@@ -276,6 +348,7 @@ static int decide_issued(struct store_tx *tx, void *arg)
     uint8_t digest[32];
     int64_t now = clock_now(s->a->clock);
     s->superseded = 0;
+    s->superseded_of = 0;
     s->err = (struct err){0};
     if (still_in_force(tx, s, now))
         return -1;
@@ -306,7 +379,7 @@ static void after_issued(int durable, void *arg)
     s->a->counts.revoked += s->superseded;
     projection_wanted(s->a->projection);
     if (s->req.replace)
-        publish_wanted(s->a->publishing);
+        publish_wanted(s->a->publishing, s->superseded_of);
     answer_all(s);
     issuance_free(s);
 }
@@ -343,8 +416,8 @@ static void ask_for_signature(struct issuance *s)
 {
     uint8_t digest[DIGEST_MAX];
     size_t len = sign_digest(issuer_alg(s->a->issuer), buf_view(&s->tbs), digest);
-    if (signers_sign(s->a->signers, SIGN_FOR_CERTIFICATE, (struct bytes){digest, len}, on_signature,
-                     s)) {
+    if (signers_sign(s->a->signers, TOKEN_KEY_CA, SIGN_FOR_CERTIFICATE, (struct bytes){digest, len},
+                     on_signature, s)) {
         err_set(&s->err, ERR_internal, "no memory");
         fail(s);
     }
@@ -376,14 +449,14 @@ static void after_intent(int durable, void *arg)
     if (!durable) {
         if (s->err.code == ERR_none)
             err_set(&s->err, ERR_storage_unavailable, NULL);
-        answer(s, s);
-        issuance_free(s);
+        refuse(s);
         return;
     }
     if (s->repeated) {
         follow(s);
         return;
     }
+    s->a->issuing->problem[0] = '\0';
     TAILQ_INSERT_TAIL(&s->a->issuing->list, s, next);
     s->a->issuing->count++;
     s->a->counts.open++;
@@ -419,6 +492,11 @@ struct issuing *issuing_new(struct authority *a)
     TAILQ_INIT(&i->list);
     TAILQ_INIT(&i->unresolved);
     return i;
+}
+
+const char *issuing_problem(const struct issuing *i)
+{
+    return i->problem[0] ? i->problem : NULL;
 }
 
 size_t issuing_open(const struct issuing *i)

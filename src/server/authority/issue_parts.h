@@ -24,6 +24,7 @@ struct issuance {
     struct buf tbs, der;
     int repeated; /* row is of an earlier request */
     unsigned superseded;
+    uint64_t superseded_of; /* shards, shard_bit() */
     int tries;
 
     TAILQ_HEAD(, issuance) followers; /* the same request, come again meanwhile */
@@ -32,6 +33,7 @@ struct issuance {
 /* Who asks, as the store knows them. */
 struct asker {
     struct operator_row op;         /* id 0: signetd or signetctl */
+    struct enrolment_row enrolment; /* id 0: not by one */
     struct certificate_row current; /* of a device that renews */
 };
 
@@ -46,6 +48,8 @@ int rule_request_key(struct issuance *s, const struct asker *who);
 int rule_find_repeated(struct store_tx *tx, struct issuance *s, int64_t now);
 /* Key, name and names, on the bytes themselves. */
 int rule_check_bytes(struct issuance *s, const struct profile *p);
+/* An enrolment, when it is by one, has a use left. */
+int rule_check_uses(struct issuance *s, const struct enrolment_row *e);
 /* Against what is certified already. */
 int rule_check_conflicts(struct store_tx *tx, struct issuance *s, const struct operator_row *op,
                          int64_t now);

@@ -51,13 +51,12 @@ static int allows_operation(struct issuance *s, const struct profile *p)
 static int authorise_operator(struct store_tx *tx, struct issuance *s, struct asker *who,
                               const struct profile **p, int64_t now)
 {
-    const struct caller *c = &s->req.caller;
-    if (caller_operator(tx, c, now, &who->op, &s->err) || find_profile(s, p) ||
+    if (caller_operator(tx, &s->req.caller, now, &who->op, &s->err) || find_profile(s, p) ||
         allows_operation(s, *p))
         return -1;
     if (profile_roles(*p) == 0)
         return err_set(&s->err, ERR_profile_refused, "profile %s names no role", s->profile);
-    return caller_with_role(tx, c, now, profile_roles(*p), &who->op, &s->err);
+    return caller_has_role(&who->op, profile_roles(*p), &s->err);
 }
 
 /* The device itself: by its own certificate, in force, or expired no longer than the profile says.
@@ -80,7 +79,31 @@ static int authorise_device(struct store_tx *tx, struct issuance *s, struct aske
             &s->err, ERR_name_not_allowed,
             "the CSR's CN is %s, but the certificate's subject is %s; a renewal keeps it", s->name,
             current->name);
+    if (profile_renews_same_key(*p) && memcmp(s->row.spki_sha256, current->spki_sha256, 32) != 0)
+        return err_set(&s->err, ERR_profile_refused,
+                       "profile %s renews a certificate on the key that it has (renew_key = same)",
+                       s->profile);
     who->op.id = current->operator_id;
+    return 0;
+}
+
+/* Who knows an enrolment's password: for what it was made for. */
+static int authorise_enrolment(struct store_tx *tx, struct issuance *s, struct asker *who,
+                               const struct profile **p, int64_t now)
+{
+    const struct enrolment_row *e = &who->enrolment;
+    if (enrolment_find(tx, &s->req.enrolment, now, &who->enrolment, &who->op, &s->err))
+        return -1;
+    if (!s->profile[0])
+        snprintf(s->profile, sizeof s->profile, "%s", e->profile);
+    if (strcmp(s->profile, e->profile) != 0)
+        return err_set(&s->err, ERR_profile_refused,
+                       "this enrolment is for the profile %s, not for %s", e->profile, s->profile);
+    if (find_profile(s, p) || allows_operation(s, *p))
+        return -1;
+    if (e->mac[0] && strcmp(s->name, e->mac) != 0)
+        return err_set(&s->err, ERR_name_not_allowed,
+                       "this enrolment is for %s, but the CSR's CN is %s", e->mac, s->name);
     return 0;
 }
 
@@ -91,6 +114,8 @@ int rule_authorise(struct store_tx *tx, struct issuance *s, struct asker *who,
         return authorise_operator(tx, s, who, p, now);
     if (s->req.origin == ISSUE_FOR_DEVICE)
         return authorise_device(tx, s, who, p, now);
+    if (s->req.origin == ISSUE_FOR_ENROLMENT)
+        return authorise_enrolment(tx, s, who, p, now);
     return find_profile(s, p);
 }
 
@@ -120,6 +145,13 @@ int rule_find_repeated(struct store_tx *tx, struct issuance *s, int64_t now)
                : 1;
 }
 
+int rule_check_uses(struct issuance *s, const struct enrolment_row *e)
+{
+    if (e->id == 0 || e->uses < e->uses_max)
+        return 0;
+    return err_set(&s->err, ERR_enrolment_spent, NULL);
+}
+
 /* A live one for this board: only who may revoke it may have it replaced, or who had it issued and
  * never saw it on its board. */
 static int check_replace(struct issuance *s, const struct operator_row *op,
@@ -127,6 +159,11 @@ static int check_replace(struct issuance *s, const struct operator_row *op,
 {
     char serial[41];
     issuance_serial_text(serial, live);
+    if (s->req.origin == ISSUE_FOR_ENROLMENT)
+        return err_set(&s->err, ERR_subject_has_certificate,
+                       "%s has a live certificate, serial %s; renew that one, or have it revoked "
+                       "first",
+                       s->name, serial);
     if (!s->req.replace)
         return err_set(&s->err, ERR_subject_has_certificate,
                        "%s has a live certificate, serial %s; revoke it first, or ask with "
@@ -158,7 +195,7 @@ int rule_check_conflicts(struct store_tx *tx, struct issuance *s, const struct o
     int rc = tx_key_of_other(tx, s->row.spki_sha256, s->name, s->profile);
     if (rc <= 0)
         return rc < 0 ? rule_store_failed(s) : err_set(&s->err, ERR_key_of_other_subject, NULL);
-    if (s->req.origin != ISSUE_FOR_CALLER || s->sans)
+    if ((s->req.origin != ISSUE_FOR_CALLER && s->req.origin != ISSUE_FOR_ENROLMENT) || s->sans)
         return 0; /* operators, devices, servers and the listener renew beside the older one */
     rc = tx_live_certificate(tx, s->name, s->profile, now, &live);
     if (rc)
@@ -195,7 +232,7 @@ int rule_take_from_caps(struct store_tx *tx, struct issuance *s, const struct op
         return caps_take(tx, config, op, 1, s->req.replace ? 1 : 0, now, &s->err);
     if (s->req.origin == ISSUE_FOR_DEVICE && check_renewals(tx, s, now))
         return -1;
-    if (s->req.origin == ISSUE_FOR_DEVICE)
+    if (s->req.origin == ISSUE_FOR_DEVICE || s->req.origin == ISSUE_FOR_ENROLMENT)
         return caps_take(tx, config, NULL, 1, 0, now, &s->err);
     return 0;
 }

@@ -262,13 +262,16 @@ static void on_timer(evutil_socket_t socket, short what, void *arg)
 struct listener *listener_new(struct authority *a)
 {
     struct listener *l = calloc(1, sizeof *l);
-    struct timeval often = {0, 100000};
-    if (!l || !(l->timer = event_new(a->base, -1, EV_PERSIST, on_timer, l)) ||
-        event_add(l->timer, &often))
+    if (!l || !(l->timer = evtimer_new(a->base, on_timer, l)))
         fatal("no memory");
     l->a = a;
     load(l);
     return l;
+}
+
+void listener_look(struct listener *l)
+{
+    event_active(l->timer, EV_TIMEOUT, 0);
 }
 
 const char *listener_problem(const struct listener *l)
@@ -290,6 +293,7 @@ void listener_check_names(struct listener *l)
 {
     if (!matches(l, buf_view(&l->certificate), buf_view(&l->key)))
         l->not_before = l->not_after - 2 * LIFE; /* past half of its life: due */
+    listener_look(l);
 }
 
 struct bytes listener_key(const struct listener *l)

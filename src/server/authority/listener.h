@@ -22,5 +22,7 @@ int64_t listener_not_after(const struct listener *l);
 const char *listener_problem(const struct listener *l);
 /* The configuration's names are others now: a certificate without them is renewed. */
 void listener_check_names(struct listener *l);
+/* What it waits for may be there, or due: once a second, and when a signer is ready. */
+void listener_look(struct listener *l);
 
 #endif

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -25,14 +26,17 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "common/sandbox.h"
 #include "server/authority/admin.h"
 #include "server/authority/authority.h"
 #include "server/authority/clock.h"
 #include "server/authority/fronts.h"
 #include "server/authority/issue.h"
 #include "server/authority/listener.h"
+#include "server/authority/ocsp.h"
 #include "server/authority/projection.h"
 #include "server/authority/publish.h"
+#include "server/authority/responder.h"
 #include "server/authority/signers.h"
 
 #define FD_SUPERVISOR 3
@@ -157,7 +161,7 @@ static int open_store(struct authority *a, struct err *err)
     if (f.rc)
         return err_set(err, ERR_storage_unavailable, "%s",
                        store_problem(a->store) ? store_problem(a->store) : "no memory");
-    return orphans;
+    return 0;
 }
 
 /* ---- a new configuration ---- */
@@ -174,7 +178,7 @@ static int take_configuration(struct authority *a, int fd, struct err *err)
         rc = err_set(err, ERR_field_value, "the state folder is another; that takes a restart");
     if (rc == 0)
         rc = profiles_load(&fresh.profiles, fresh.config->conf, a->issuer, fresh.config->public_url,
-                           err);
+                           config_has_ocsp(fresh.config), err);
     if (rc == 0) {
         struct config *old_config = a->config;
         struct profiles *old_profiles = a->profiles;
@@ -183,6 +187,8 @@ static int take_configuration(struct authority *a, int fd, struct err *err)
         fresh.config = old_config;
         fresh.profiles = old_profiles;
         listener_check_names(a->listener);
+        publish_configure(a->publishing);
+        projection_wanted(a->projection);
     }
     profiles_free(fresh.profiles);
     issuer_free(fresh.issuer);
@@ -259,19 +265,43 @@ static void on_term(evutil_socket_t signal_number, short what, void *arg)
 
 /* ---- a custody exception is journaled (design, section 5.6), once a start ---- */
 
-static int decide_custody(struct store_tx *tx, void *arg)
+static int custody_event(struct store_tx *tx, const struct authority *a, const char *exception,
+                         const uint8_t spki_sha256[32], unsigned missing)
 {
-    struct authority *a = arg;
     char reason[512], key[65];
-    snprintf(reason, sizeof reason, "%s", a->config->custody_exception);
+    snprintf(reason, sizeof reason, "%s", exception);
     for (char *p = reason; *p; p++)
         if (*p <= ' ' || *p > '~')
             *p = '_'; /* a field of the journal is one word */
     const char *comma = strchr(reason, ',');
-    hex_encode(key, (struct bytes){issuer_spki_sha256(a->issuer), 32});
+    hex_encode(key, (struct bytes){spki_sha256, 32});
     return tx_event(tx, clock_now(a->clock), 0, "custody-exception key=%s missing=%#x reason=%s",
-                    key, signers_custody_missing(a->signers),
-                    comma ? comma + 1 + (comma[1] == '_') : reason);
+                    key, missing, comma ? comma + 1 + (comma[1] == '_') : reason);
+}
+
+static int decide_custody(struct store_tx *tx, void *arg)
+{
+    struct authority *a = arg;
+    uint8_t responder[32];
+    unsigned of_ca = signers_custody_missing(a->signers);
+    unsigned of_responder = signers_responder_missing(a->signers);
+    sha256(responder, signers_responder_spki(a->signers));
+    return (of_ca && custody_event(tx, a, a->config->custody_exception,
+                                   issuer_spki_sha256(a->issuer), of_ca)) ||
+                   (of_responder && custody_event(tx, a, a->config->ocsp_custody_exception,
+                                                  responder, of_responder))
+               ? -1
+               : 0;
+}
+
+/* The signer reports what is missing only under an exception; the configuration may be another
+ * since. */
+static int is_waived(const struct authority *a)
+{
+    unsigned of_ca = signers_custody_missing(a->signers);
+    unsigned of_responder = signers_responder_missing(a->signers);
+    return (of_ca || of_responder) && (!of_ca || a->config->custody_exception) &&
+           (!of_responder || a->config->ocsp_custody_exception);
 }
 
 static void after_custody(int durable, void *arg)
@@ -284,8 +314,7 @@ static void after_custody(int durable, void *arg)
 
 static void journal_custody(struct authority *a)
 {
-    if (a->custody_journaled || !signers_custody_missing(a->signers) ||
-        !a->config->custody_exception)
+    if (a->custody_journaled || !is_waived(a))
         return;
     a->custody_journaled = 1;
     if (store_submit(a->store, decide_custody, after_custody, a))
@@ -299,26 +328,56 @@ static int load(struct authority *a, struct err *err)
 {
     return config_from_fd(&a->config, FD_CONFIG, err) || load_issuer(a, err) ||
                    profiles_load(&a->profiles, a->config->conf, a->issuer, a->config->public_url,
-                                 err)
+                                 config_has_ocsp(a->config), err)
                ? -1
                : 0;
 }
 
+static void on_changes(const struct state_change *list, size_t count, void *arg)
+{
+    struct authority *a = arg;
+    fronts_forget(a->fronts, list, count);
+}
+
+/* What waits for a signer, or for its time. */
+static void look(void *arg)
+{
+    struct authority *a = arg;
+    listener_look(a->listener);
+    delegation_look(a->delegation);
+    publish_look(a->publishing);
+}
+
 static int set_up(struct authority *a, struct err *err)
 {
-    int orphans = open_store(a, err);
-    if (orphans < 0)
+    if (open_store(a, err))
         return -1;
     a->signers = signers_new(a);
     a->issuing = issuing_new(a);
     a->fronts = fronts_new(a);
+    a->responding = responding_new(a);
+    store_on_changes(a->store, on_changes, a);
     if (publishing_open(&a->publishing, a, err) || admin_open(&a->admin, a, err))
         return -1;
     projection_wanted(a->projection); /* orphans, if there are any */
     a->listener = listener_new(a);
-    if (orphans)
-        publish_wanted(a->publishing);
+    a->delegation = delegation_new(a);
+    signers_on_ready(a->signers, look, a);
     return 0;
+}
+
+/* Before the first front is connected. Certificate and chain may be elsewhere, and are read again
+ * on SIGHUP; `certs` may be a link to another disk. */
+static int shut_in(const struct authority *a, struct err *err)
+{
+    char certs[PATH_MAX];
+    snprintf(certs, sizeof certs, "%s/certs", a->config->state);
+    const struct sandbox_path paths[] = {{a->config->state, SANDBOX_ALL},
+                                         {certs, SANDBOX_ALL},
+                                         {a->config->certificate, SANDBOX_READ},
+                                         {a->config->chain, SANDBOX_READ},
+                                         {NULL, SANDBOX_READ}};
+    return sandbox_enter(PROC_AUTHORITY, paths, err);
 }
 
 /* Until nothing is open any more: a request that was taken is answered. The supervisor ends the
@@ -329,11 +388,13 @@ static int is_finished(const struct authority *a)
            !store_waiting(a->store);
 }
 
-/* A disk that was full and is not any more is noticed without a client's request. */
+/* What the clock brings. A disk that was full and is not any more is noticed without a client's
+ * request. */
 static void on_second(evutil_socket_t socket, short what, void *arg)
 {
     (void)socket, (void)what;
     struct authority *a = arg;
+    look(a);
     if (store_problem(a->store))
         store_try(a->store);
 }
@@ -368,8 +429,10 @@ static void tear_down(struct authority *a)
     a->stopping = 1;
     admin_close(a->admin);
     listener_free(a->listener);
+    delegation_free(a->delegation);
     fronts_free(a->fronts);
     signers_free(a->signers);
+    responding_free(a->responding);
     publishing_close(a->publishing);
     projection_close(a->projection);
     issuing_free(a->issuing);
@@ -405,7 +468,7 @@ int main(int argc, char **argv)
     }
     log_open("signet-authority", LOG_INFO);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_DUMPABLE, 0);
+    sandbox_prepare();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN); /* until the loop, and again behind it */
@@ -419,7 +482,7 @@ int main(int argc, char **argv)
     a.base = event_base_new();
     if (!a.base)
         fatal("no memory");
-    if (set_up(&a, &err))
+    if (set_up(&a, &err) || shut_in(&a, &err))
         return fail_start(&err);
     run(&a);
     tear_down(&a);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -14,168 +15,117 @@
 
 #include "common/file.h"
 #include "common/log.h"
-#include "pki/certificate.h"
+#include "server/authority/projection_parts.h"
 
-#define LINE_MAX_BYTES 2048
+/* Events read from the store in one go, while requests wait; and at most written in one. */
+#define SLICE 100
+#define BATCH_MAX 5000
+#define OLD_BATCH_MAX 1000 /* of files that are behind, for which new events wait */
 
-/* So many files are synced one by one, more with all of their file system: that waits for what
- * anybody wrote there, but once. */
-#define FRESH_MAX 64
-#define SERIAL_TEXT 41
+/* What a child has to say beside its exit code. */
+struct report {
+    off_t end;
+    struct err err;
+};
 
 struct projection {
     struct authority *a;
-    int journal, certs; /* the file; the folder */
-    off_t end;          /* of what was written there; -1: not known yet */
-    uint64_t written;   /* the last sequence in the journal and the files */
-    uint64_t recorded;  /* the last one that meta.projected says is on disk */
+    struct files files;
+    struct progress written, recorded; /* recorded: what the store says is on disk */
     struct event *timer, *child_ended;
-    int scheduled;
-    char fresh[FRESH_MAX][SERIAL_TEXT]; /* certificates written since the last sync … */
-    size_t fresh_count;                 /* … or more than fit */
-    pid_t syncing;                      /* the child that syncs; 0: none */
-    uint64_t synced;                    /* what it will have synced */
+    int scheduled, again;  /* the timer is set; once more when the child has ended */
+    struct batch batch;    /* behind what is written, as far as it was read */
+    pid_t child;           /* that writes and syncs the batch; 0: none */
+    int old_files_next;    /* new events and files that are behind take turns */
+    int all;               /* more files may be unsynced than the batch has */
+    struct report *report; /* of the child, in memory that it shares */
+    enum batch_for problem_of;
     char problem[512];
 };
 
-/* Events between two syncs while catching up. */
-#define BATCH 1000
+/* ---- out of the store ---- */
 
-static int io_failed(const char *doing, struct err *err)
-{
-    return err_set(err, ERR_storage_unavailable, "%s: %s", doing, strerror(errno));
-}
-
-/* ---- writing ---- */
-
-/* certs/4f/a0/<serial>.pem; folders are made when they are missing. */
-static int open_certificate(struct projection *p, const char *serial, struct err *err)
-{
-    char path[80], first[8], second[16];
-    snprintf(first, sizeof first, "%.2s", serial);
-    snprintf(second, sizeof second, "%.2s/%.2s", serial, serial + 2);
-    snprintf(path, sizeof path, "%s/%s.pem", second, serial);
-    int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
-    int fd = openat(p->certs, path, flags, 0644);
-    if (fd < 0 && errno == ENOENT) {
-        if ((mkdirat(p->certs, first, 0755) && errno != EEXIST) ||
-            (mkdirat(p->certs, second, 0755) && errno != EEXIST))
-            return io_failed("certs: cannot make a folder", err);
-        fd = openat(p->certs, path, flags, 0644);
-    }
-    return fd < 0 ? io_failed("certs: cannot make a file", err) : fd;
-}
-
-static int write_certificate(struct projection *p, const struct certificate_row *row,
-                             struct err *err)
-{
-    char serial[41];
-    hex_encode(serial, (struct bytes){row->serial, row->serial_len});
-    char *pem = certificate_pem(row->der);
-    if (!pem)
-        return err_set(err, ERR_internal, "no memory");
-    if (p->fresh_count < FRESH_MAX)
-        memcpy(p->fresh[p->fresh_count], serial, sizeof serial);
-    p->fresh_count++;
-    int fd = open_certificate(p, serial, err), rc = fd < 0 ? -1 : 0;
-    size_t len = strlen(pem);
-    if (rc == 0 && write(fd, pem, len) != (ssize_t)len)
-        rc = io_failed("certs: cannot write a certificate", err);
-    if (fd >= 0)
-        close(fd);
-    free(pem);
-    return rc;
-}
-
-/* A batch of events out of the store, in one snapshot. */
-struct batch {
-    struct projection *p;
+struct reading {
+    struct batch *b;
+    size_t most;
+    uint64_t until; /* the last event that is wanted */
+    int all;        /* all that there was */
     struct err err;
-    struct buf lines;
-    uint64_t last;
-    int count;
 };
 
-static int read_batch(struct store_tx *tx, void *arg)
+static int add(struct store_tx *tx, struct batch *b, const struct event_row *e)
 {
-    struct batch *b = arg;
-    struct event_row e;
-    int rc;
-    while (b->count < BATCH && (rc = tx_event_after(tx, b->last, &e)) == 0) {
-        struct certificate_row row;
-        int64_t certificate = e.certificate;
-        b->last = e.seq;
-        b->count++;
-        if (buf_add(&b->lines, e.line, strlen(e.line)) || buf_add(&b->lines, "\n", 1))
-            return err_set(&b->err, ERR_internal, "no memory");
-        if (certificate &&
-            (tx_certificate_by_id(tx, certificate, &row) || write_certificate(b->p, &row, &b->err)))
-            return -1;
-    }
-    return b->count < BATCH && rc < 0 ? -1 : 0;
-}
-
-/* Nobody else writes there, and nobody takes it away: a line in a file without a name is lost, and
- * one behind a cut says nothing of the cut. */
-static int check_journal(const struct projection *p, off_t end, struct err *err)
-{
-    char path[PATH_MAX];
-    struct stat own, there;
-    snprintf(path, sizeof path, "%s/journal.log", p->a->config->state);
-    if (fstat(p->journal, &own))
-        return io_failed(path, err);
-    if (lstat(path, &there) || there.st_ino != own.st_ino || there.st_dev != own.st_dev)
-        return err_set(err, ERR_storage_unavailable,
-                       "%s was moved, deleted or exchanged while signetd writes it: put it back",
-                       path);
-    if (p->end >= 0 && end != p->end)
-        return err_set(
-            err, ERR_storage_unavailable,
-            "%s has %lld bytes, %lld were written: it was cut or added to; run signetctl "
-            "audit; docs/recovery.md, \"A cut journal\"",
-            path, (long long)end, (long long)p->end);
-    return 0;
-}
-
-/* A line half written (a full disk) must not stay before the next one. */
-static int append(struct projection *p, struct bytes lines, struct err *err)
-{
-    off_t end = lseek(p->journal, 0, SEEK_END);
-    if (end < 0)
-        return io_failed("journal.log", err);
-    if (check_journal(p, end, err))
-        return -1;
-    if (write(p->journal, lines.data, lines.len) == (ssize_t)lines.len) {
-        p->end = end + (off_t)lines.len;
+    struct certificate_row row;
+    int64_t certificate = e->certificate;
+    if (b->for_what != FOR_FILES && batch_add_line(b, e->line))
+        return 1;
+    if (!certificate || b->for_what == FOR_JOURNAL)
         return 0;
-    }
-    io_failed("journal.log: cannot write", err);
-    if (ftruncate(p->journal, end))
-        fatal("journal.log: a partial line cannot be taken back: %s", strerror(errno));
-    return -1;
+    if (tx_certificate_by_id(tx, certificate, &row))
+        return -1;
+    return batch_add_certificate(b, (struct bytes){row.serial, row.serial_len}, row.der) ? 1 : 0;
 }
 
-/* Up to BATCH events; *more says whether there may be others. */
-static int write_batch(struct projection *p, int *more, struct err *err)
+/* A slice, in one snapshot. */
+static int read_slice(struct store_tx *tx, void *arg)
 {
-    struct batch b = {.p = p, .last = p->written};
-    err_set(&b.err, ERR_storage_unavailable, "the store cannot be read");
-    int rc = store_read(p->a->store, read_batch, &b);
-    if (rc == 0 && b.count)
-        rc = append(p, buf_view(&b.lines), &b.err);
-    if (rc == 0)
-        p->written = b.last;
-    else
-        *err = b.err;
-    *more = b.count == BATCH;
-    buf_free(&b.lines);
+    struct reading *r = arg;
+    struct batch *b = r->b;
+    struct event_row e;
+    int rc = 0;
+    for (size_t i = 0; i < r->most && b->last < r->until; i++) {
+        if ((rc = tx_event_after(tx, b->last, &e)))
+            break;
+        uint64_t seq = e.seq;
+        if ((rc = add(tx, b, &e)))
+            return rc > 0 ? err_set(&r->err, ERR_internal, "no memory") : -1;
+        b->last = seq;
+        b->count++;
+    }
+    r->all = rc > 0 || b->last >= r->until;
+    return rc < 0 ? -1 : 0;
+}
+
+static int files_are_behind(const struct projection *p)
+{
+    return p->files.certs >= 0 && p->written.files < p->written.journal;
+}
+
+/* The next batch: of new events, with their files if those of all before are there. What is behind
+ * gets batches of its own, so that the journal waits for no old file. */
+static void begin_batch(struct projection *p, enum batch_for for_what)
+{
+    if (for_what == FOR_BOTH && (p->files.certs < 0 || files_are_behind(p)))
+        for_what = FOR_JOURNAL;
+    p->batch.for_what = for_what;
+    p->batch.last = for_what == FOR_FILES ? p->written.files : p->written.journal;
+}
+
+/* *more says whether there may be others. What cannot be read whole is read anew. */
+static int gather(struct projection *p, size_t most, int *more, struct err *err)
+{
+    struct reading r = {.b = &p->batch,
+                        .most = most,
+                        .until = p->batch.for_what == FOR_FILES ? p->written.journal : UINT64_MAX};
+    err_set(&r.err, ERR_storage_unavailable, "the store cannot be read");
+    int rc = store_read(p->a->store, read_slice, &r);
+    if (rc) {
+        batch_clear(&p->batch);
+        *err = r.err;
+    }
+    *more = !r.all;
     return rc;
 }
+
+/* ---- how far journal and files are ---- */
 
 static int record(struct store_tx *tx, void *arg)
 {
     struct projection *p = arg;
-    return tx_set_meta(tx, "projected", (int64_t)p->recorded);
+    return tx_set_meta(tx, "projected", (int64_t)p->recorded.journal) ||
+                   tx_set_meta(tx, "filed", (int64_t)p->recorded.files)
+               ? -1
+               : 0;
 }
 
 static void recorded(int durable, void *arg)
@@ -185,88 +135,142 @@ static void recorded(int durable, void *arg)
         log_warn("the store did not take how far the files are; they are written again at start");
 }
 
-/* A sync that failed is not tried again: what is on the disk then, nobody knows. */
-static void sync_failed(void)
+static int is_synced(struct projection *p)
 {
-    fatal("journal.log or certs: a sync failed; the disk may have lost writes");
-}
-
-static int is_synced(struct projection *p, uint64_t seq)
-{
-    p->recorded = seq;
+    p->recorded = p->written;
+    p->all = 0;
     return store_submit(p->a->store, record, recorded, p);
 }
 
-static int sync_path(int folder, const char *path)
+static void is_written(struct projection *p, off_t end)
 {
-    int fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int rc = fd < 0 ? -1 : fsync(fd);
-    if (fd >= 0)
-        close(fd);
-    return rc;
+    const struct batch *b = &p->batch;
+    p->files.end = end;
+    if (b->for_what != FOR_FILES)
+        p->written.journal = b->last;
+    if (b->for_what != FOR_JOURNAL)
+        p->written.files = b->last;
+    batch_clear(&p->batch);
 }
 
-/* The file, and the folders that name it. */
-static int sync_certificate(int certs, const char *serial)
+static void note_problem(struct projection *p, const struct err *err)
 {
-    char path[80];
-    snprintf(path, sizeof path, "%.2s/%.2s/%s.pem", serial, serial + 2, serial);
-    if (sync_path(certs, path))
-        return -1;
-    path[5] = '\0';
-    if (sync_path(certs, path))
-        return -1;
-    path[2] = '\0';
-    return sync_path(certs, path);
+    if (!p->problem[0])
+        log_error("%s; it is tried again", err->text);
+    snprintf(p->problem, sizeof p->problem, "%s", err->text);
+    p->problem_of = p->batch.for_what;
+    if (p->batch.for_what == FOR_FILES)
+        batch_clear(&p->batch); /* the journal does not wait for them */
+    projection_wanted(p);
 }
 
-static int sync_all(const struct projection *p, int journal, int certs)
+static void note_success(struct projection *p)
 {
-    if (fdatasync(journal))
-        return -1;
-    if (p->fresh_count > FRESH_MAX)
-        return syncfs(certs);
-    for (size_t i = 0; i < p->fresh_count; i++)
-        if (sync_certificate(certs, p->fresh[i]))
-            return -1;
-    return p->fresh_count ? fsync(certs) : 0;
-}
-
-/* A sync takes seconds on a busy disk: a child waits, and requests go on. It keeps only the two
- * descriptors, so that no peer takes it for the authority. */
-_Noreturn static void sync_in_child(const struct projection *p)
-{
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    int ok = dup2(p->journal, 0) == 0 && dup2(p->certs, 1) == 1 && close_range(2, ~0u, 0) == 0;
-    _exit(ok && sync_all(p, 0, 1) == 0 ? 0 : 1);
-}
-
-static void start_sync(struct projection *p)
-{
-    if (p->syncing || p->written == p->recorded)
+    if (files_are_behind(p) && p->problem_of != p->batch.for_what)
         return;
-    p->synced = p->written;
-    p->syncing = fork();
-    if (p->syncing == 0)
-        sync_in_child(p);
-    if (p->syncing > 0)
-        p->fresh_count = 0;
-    if (p->syncing < 0) {
-        p->syncing = 0;
-        log_warn("no process for a sync: %s; it is tried again", strerror(errno));
-        projection_wanted(p);
+    if (p->problem[0])
+        log_info("journal and files are complete again");
+    p->problem[0] = '\0';
+}
+
+/* ---- the folder, as [server] certificate_files has it now ---- */
+
+static void say_behind(const struct projection *p)
+{
+    if (files_are_behind(p))
+        log_info("certs: the files of events %llu to %llu are written while requests go on",
+                 (unsigned long long)p->written.files + 1, (unsigned long long)p->written.journal);
+}
+
+static int open_certs(struct projection *p, struct err *err)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/certs", p->a->config->state);
+    int missing = p->written.files > 0 && access(path, F_OK) && errno == ENOENT;
+    if (missing)
+        log_warn("%s is missing: each certificate's file is written anew from the store", path);
+    if (file_make_dir(path, 0755, err))
+        return -1;
+    p->files.certs = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (p->files.certs < 0)
+        return files_failed(path, err);
+    if (missing) {
+        p->written.files = p->recorded.files = 0;
+        return store_submit(p->a->store, record, recorded, p)
+                   ? err_set(err, ERR_internal, "no memory")
+                   : 0;
+    }
+    return 0;
+}
+
+/* A batch that was begun under the other setting is read anew. */
+static int take_setting(struct projection *p, struct err *err)
+{
+    if (config_has_files(p->a->config) == (p->files.certs >= 0))
+        return 0;
+    batch_clear(&p->batch);
+    if (p->files.certs < 0)
+        return open_certs(p, err);
+    close(p->files.certs);
+    p->files.certs = -1;
+    return 0;
+}
+
+/* ---- while requests go on: in a child ---- */
+
+/* Files take a millisecond each on a busy disk, and a sync takes seconds: a child waits. It keeps
+ * only the two descriptors, so that no peer takes it for the authority. */
+_Noreturn static void work_in_child(struct projection *p)
+{
+    struct report *r = p->report;
+    struct files f = {.state = p->files.state, .journal = 0, .certs = -1, .end = p->files.end};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (p->files.certs >= 0)
+        f.certs = dup2(p->files.certs, 1);
+    if (dup2(p->files.journal, 0) != 0 || f.certs != (p->files.certs < 0 ? -1 : 1) ||
+        close_range(2, ~0u, 0)) {
+        files_failed("no descriptors for a sync", &r->err);
+        _exit(FILES_NOT_WRITTEN);
+    }
+    enum files_rc rc = files_write(&f, &p->batch, &r->err);
+    if (rc == FILES_DONE)
+        rc = files_sync(&f, &p->batch, p->all, &r->err);
+    r->end = f.end;
+    _exit((int)rc);
+}
+
+static void start_child(struct projection *p)
+{
+    struct err err;
+    p->child = fork();
+    if (p->child == 0)
+        work_in_child(p);
+    if (p->child < 0) {
+        p->child = 0;
+        files_failed("no process to write journal and files", &err);
+        note_problem(p, &err);
     }
 }
 
 static void take_end(struct projection *p, int status)
 {
-    p->syncing = 0;
-    if (!WIFEXITED(status))
-        p->fresh_count = FRESH_MAX + 1; /* ended from outside: nobody knows how far it came */
-    else if (WEXITSTATUS(status) != 0)
-        sync_failed();
-    else if (is_synced(p, p->synced))
-        log_warn("no memory to record how far the files are");
+    p->child = 0;
+    if (!WIFEXITED(status)) {
+        p->all = 1; /* ended from outside: nobody knows how far it came */
+        projection_wanted(p);
+    } else if (WEXITSTATUS(status) == FILES_NOT_WRITTEN) {
+        p->all = 1;
+        note_problem(p, &p->report->err);
+    } else if (WEXITSTATUS(status) != FILES_DONE) {
+        fatal("%s", p->report->err.text);
+    } else {
+        is_written(p, p->report->end);
+        note_success(p);
+        if (p->batch.for_what == FOR_FILES && !files_are_behind(p))
+            log_info("certs: each certificate has its file");
+        if (is_synced(p))
+            log_warn("no memory to record how far the files are");
+    }
 }
 
 static void on_child_ended(evutil_socket_t number, short what, void *arg)
@@ -274,63 +278,73 @@ static void on_child_ended(evutil_socket_t number, short what, void *arg)
     (void)number, (void)what;
     struct projection *p = arg;
     int status;
-    if (!p->syncing || waitpid(p->syncing, &status, WNOHANG) != p->syncing)
+    if (!p->child || waitpid(p->child, &status, WNOHANG) != p->child)
         return;
     take_end(p, status);
-    if (p->written != p->recorded)
+    if (p->again)
         projection_wanted(p);
+    p->again = 0;
 }
 
-static int write_all(struct projection *p, struct err *err)
+static void begin_next(struct projection *p)
 {
-    int more = 1;
-    while (more)
-        if (write_batch(p, &more, err))
-            return -1;
-    return 0;
+    int old_files = files_are_behind(p) && p->old_files_next;
+    p->old_files_next = !p->old_files_next;
+    begin_batch(p, old_files ? FOR_FILES : FOR_BOTH);
 }
 
-int projection_flush(struct projection *p, struct err *err)
+static void schedule(struct projection *p, long microseconds)
 {
-    int status;
-    if (write_all(p, err))
-        return -1;
-    if (p->syncing && waitpid(p->syncing, &status, 0) == p->syncing)
-        take_end(p, status);
-    if (p->written == p->recorded)
-        return 0;
-    if (sync_all(p, p->journal, p->certs))
-        sync_failed();
-    p->fresh_count = 0;
-    return is_synced(p, p->written) ? err_set(err, ERR_internal, "no memory") : 0;
+    struct timeval later = {0, microseconds};
+    if (p->scheduled)
+        return;
+    p->scheduled = 1;
+    evtimer_add(p->timer, &later);
 }
 
+static int is_full(const struct batch *b)
+{
+    return b->count >= (b->for_what == FOR_FILES ? OLD_BATCH_MAX : BATCH_MAX);
+}
+
+static void take_batch(struct projection *p)
+{
+    p->again = is_full(&p->batch) || files_are_behind(p);
+    if (p->batch.count)
+        start_child(p);
+    else
+        note_success(p);
+}
+
+/* A slice at a time, and other work between them; then a child takes what was read. */
 static void on_timer(evutil_socket_t socket, short what, void *arg)
 {
     (void)socket, (void)what;
     struct projection *p = arg;
     struct err err;
+    int more = 0;
     p->scheduled = 0;
-    if (write_all(p, &err)) {
-        if (!p->problem[0])
-            log_error("%s; it is tried again", err.text);
-        snprintf(p->problem, sizeof p->problem, "%s", err.text);
-        projection_wanted(p);
+    if (p->child) {
+        p->again = 1;
         return;
     }
-    if (p->problem[0])
-        log_info("journal and files are complete again");
-    p->problem[0] = '\0';
-    start_sync(p);
+    if (take_setting(p, &err)) {
+        note_problem(p, &err);
+        return;
+    }
+    if (p->batch.count == 0)
+        begin_next(p);
+    if (!is_full(&p->batch) && gather(p, SLICE, &more, &err))
+        note_problem(p, &err);
+    else if ((more && !is_full(&p->batch)) || (!p->batch.count && files_are_behind(p)))
+        schedule(p, 0);
+    else
+        take_batch(p);
 }
 
 void projection_wanted(struct projection *p)
 {
-    struct timeval quarter = {0, 250000};
-    if (p->scheduled)
-        return;
-    p->scheduled = 1;
-    evtimer_add(p->timer, &quarter);
+    schedule(p, 250000);
 }
 
 const char *projection_problem(const struct projection *p)
@@ -338,164 +352,69 @@ const char *projection_problem(const struct projection *p)
     return p->problem[0] ? p->problem : NULL;
 }
 
+/* ---- at the start and at the end: at once, in this process ---- */
+
+static int write_here(struct projection *p, int more, struct err *err)
+{
+    enum files_rc rc = files_write(&p->files, &p->batch, err);
+    if (rc == FILES_DONE && !more)
+        rc = files_sync(&p->files, &p->batch, p->all, err);
+    if (rc == FILES_BROKEN)
+        fatal("%s", err->text);
+    if (rc != FILES_DONE)
+        return -1;
+    p->all |= p->batch.file_count > 0;
+    is_written(p, p->files.end);
+    return 0;
+}
+
+static int nothing_new(const struct projection *p)
+{
+    return p->batch.count == 0 && p->written.journal == p->recorded.journal &&
+           p->written.files == p->recorded.files;
+}
+
+/* Of old files one batch: the others follow while requests go on. */
+static int flush(struct projection *p, enum batch_for for_what, struct err *err)
+{
+    int more = 1;
+    while (more) {
+        if (p->batch.count == 0)
+            begin_batch(p, for_what);
+        if (gather(p, SLICE, &more, err))
+            return -1;
+        if (more && p->batch.count < BATCH_MAX)
+            continue;
+        more = more && for_what != FOR_FILES;
+        if (nothing_new(p))
+            return 0;
+        if (write_here(p, more, err))
+            return -1;
+    }
+    return is_synced(p) ? err_set(err, ERR_internal, "no memory") : 0;
+}
+
+int projection_flush(struct projection *p, struct err *err)
+{
+    int status;
+    if (p->child && waitpid(p->child, &status, 0) == p->child)
+        take_end(p, status);
+    if (p->batch.for_what == FOR_FILES)
+        batch_clear(&p->batch);
+    return flush(p, FOR_BOTH, err);
+}
+
 /* ---- opening ---- */
 
-/* The last whole line of the journal into line ("" when empty), and where it ends: what is behind,
- * half a line from a crash, may be cut off once all else was found good. */
-static int last_line(struct projection *p, char line[LINE_MAX_BYTES], off_t *whole, struct err *err)
+/* What the journal has is not written twice; a file that is not known to be on disk is. */
+static int catch_up(struct projection *p, uint64_t in_file, struct err *err)
 {
-    char tail[2 * LINE_MAX_BYTES + 1];
-    off_t size = lseek(p->journal, 0, SEEK_END);
-    off_t from = size > 2 * LINE_MAX_BYTES ? size - 2 * LINE_MAX_BYTES : 0;
-    ssize_t n = size < 0 ? -1 : pread(p->journal, tail, 2 * LINE_MAX_BYTES, from);
-    if (n < 0)
-        return io_failed("journal.log: cannot read", err);
-    tail[n] = '\0';
-    char *end = strrchr(tail, '\n');
-    *whole = end ? from + (end - tail) + 1 : from;
-    line[0] = '\0';
-    if (!end && from > 0)
-        return err_set(err, ERR_storage_unavailable,
-                       "%s/journal.log: its end is no journal's; docs/recovery.md, \"A cut "
-                       "journal\", has the way back",
-                       p->a->config->state);
-    if (!end)
-        return 0;
-    *end = '\0';
-    char *start = strrchr(tail, '\n');
-    start = start ? start + 1 : tail;
-    snprintf(line, LINE_MAX_BYTES, "%s", start); /* a longer one is no event's, and not found */
-    return 0;
-}
-
-static int cut_partial_line(struct projection *p, off_t whole, struct err *err)
-{
-    off_t size = lseek(p->journal, 0, SEEK_END);
-    if (size <= whole)
-        return 0;
-    log_warn("journal.log: %lld bytes behind its last whole line are cut off, as a crash leaves "
-             "them",
-             (long long)(size - whole));
-    return ftruncate(p->journal, whole) ? io_failed("journal.log: cannot cut a partial line", err)
-                                        : 0;
-}
-
-struct position {
-    const char *line;   /* of the file */
-    uint64_t seq, head; /* of that line; of the store */
-    int64_t projected;
-    int same;
-};
-
-static int read_position(struct store_tx *tx, void *arg)
-{
-    struct position *at = arg;
-    struct event_row e;
-    uint8_t hash[32];
-    at->projected = 0;
-    if (tx_meta(tx, "projected", &at->projected) < 0 || tx_journal_head(tx, &at->head, hash))
+    if (in_file > p->written.journal)
+        p->written.journal = in_file;
+    if (flush(p, FOR_JOURNAL, err) || (files_are_behind(p) && flush(p, FOR_FILES, err)))
         return -1;
-    at->same = at->seq == 0;
-    if (at->seq == 0)
-        return 0;
-    int rc = tx_event_after(tx, at->seq - 1, &e);
-    at->same = rc == 0 && e.seq == at->seq && strcmp(e.line, at->line) == 0;
-    return rc < 0 ? -1 : 0;
-}
-
-/* Where the file ends must be where the store was. */
-static int judge_position(const struct projection *p, const struct position *at, struct err *err)
-{
-    static const char journal_back[] = "docs/recovery.md, \"A cut journal\", has the way back";
-    const char *state = p->a->config->state;
-    if (at->seq > at->head && at->line[0])
-        return err_set(err, ERR_storage_unavailable,
-                       "%s/signet.db ends at event %llu, but journal.log at %llu: the database has "
-                       "lost events, or is an older one, or lines were added to the journal: "
-                       "signetctl audit tells which; docs/recovery.md, \"A corrupt database\"",
-                       state, (unsigned long long)at->head, (unsigned long long)at->seq);
-    if (!at->same || (at->line[0] && at->seq == 0))
-        return err_set(err, ERR_storage_unavailable,
-                       "%s/journal.log: its last line is not what the store has: it was edited, or "
-                       "is of another store; %s",
-                       state, journal_back);
-    if ((int64_t)at->seq < at->projected)
-        return err_set(err, ERR_storage_unavailable,
-                       "%s/journal.log ends at event %llu, but %lld were written: it was cut; %s",
-                       state, (unsigned long long)at->seq, (long long)at->projected, journal_back);
+    say_behind(p);
     return 0;
-}
-
-static int read_store_position(struct projection *p, struct position *at, struct err *err)
-{
-    if (store_read(p->a->store, read_position, at))
-        return err_set(err, ERR_storage_unavailable, "%s/signet.db cannot be read: %s",
-                       p->a->config->state,
-                       store_problem(p->a->store) ? store_problem(p->a->store) : "no memory");
-    return 0;
-}
-
-static int find_position(struct projection *p, uint64_t *in_file, struct err *err)
-{
-    char line[LINE_MAX_BYTES] = "";
-    off_t whole = 0;
-    if (p->journal >= 0 && last_line(p, line, &whole, err))
-        return -1;
-    struct position at = {.line = line, .seq = strtoull(line, NULL, 10)};
-    if (read_store_position(p, &at, err) || judge_position(p, &at, err))
-        return -1;
-    *in_file = at.seq;
-    p->written = p->recorded = (uint64_t)at.projected;
-    return p->journal >= 0 ? cut_partial_line(p, whole, err) : 0;
-}
-
-/* What was written but not known to be on disk is written again, all of it when the folder was
- * gone; journal lines only once. */
-static int catch_up(struct projection *p, uint64_t in_file, int all, struct err *err)
-{
-    struct batch b = {.p = p, .last = all ? 0 : p->written};
-    err_set(&b.err, ERR_storage_unavailable, "the store cannot be read");
-    while (b.last < in_file) {
-        b.count = 0;
-        b.lines.len = 0;
-        if (store_read(p->a->store, read_batch, &b)) {
-            *err = b.err;
-            buf_free(&b.lines);
-            return -1;
-        }
-        if (b.count == 0)
-            break;
-    }
-    buf_free(&b.lines);
-    p->written = in_file > p->written ? in_file : p->written;
-    return projection_flush(p, err);
-}
-
-/* A plain file, or none at all, which is no failure. A pipe would hold up the start. */
-static int open_journal(struct projection *p, const char *path, int flags, struct err *err)
-{
-    struct stat st;
-    p->journal = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags, 0644);
-    if (p->journal < 0 && errno != EISDIR && errno != ELOOP)
-        return errno == ENOENT ? 0 : io_failed(path, err);
-    if (p->journal < 0 || fstat(p->journal, &st) || !S_ISREG(st.st_mode))
-        return err_set(err, ERR_storage_unavailable,
-                       "%s is not a regular file: move it aside, and put the file itself there",
-                       path);
-    return 0;
-}
-
-static int open_certs(struct projection *p, int *all, struct err *err)
-{
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/certs", p->a->config->state);
-    *all = p->written > 0 && access(path, F_OK) && errno == ENOENT;
-    if (*all)
-        log_warn("%s is missing: each certificate's file is written anew from the store", path);
-    if (file_make_dir(path, 0755, err))
-        return -1;
-    p->certs = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return p->certs < 0 ? io_failed(path, err) : 0;
 }
 
 int projection_open(struct projection **out, struct authority *a, struct err *err)
@@ -503,28 +422,28 @@ int projection_open(struct projection **out, struct authority *a, struct err *er
     struct projection *p = calloc(1, sizeof *p);
     char path[PATH_MAX];
     uint64_t in_file;
-    int all;
-    if (!p || !(p->timer = evtimer_new(a->base, on_timer, p)) ||
+    void *report =
+        mmap(NULL, sizeof *p->report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (!p || report == MAP_FAILED || !(p->files.state = strdup(a->config->state)) ||
+        !(p->timer = evtimer_new(a->base, on_timer, p)) ||
         !(p->child_ended = evsignal_new(a->base, SIGCHLD, on_child_ended, p)) ||
         evsignal_add(p->child_ended, NULL))
         fatal("no memory");
     p->a = a;
-    p->journal = p->certs = -1;
-    p->end = -1;
-    snprintf(path, sizeof path, "%s/journal.log", a->config->state);
-    if (open_journal(p, path, 0, err) || find_position(p, &in_file, err) ||
-        open_certs(p, &all, err) || (p->journal < 0 && open_journal(p, path, O_CREAT, err)))
+    p->report = report;
+    p->files.journal = p->files.certs = -1;
+    if (journal_open(&p->files, a->store, &p->recorded, &in_file, err))
+        goto fail;
+    p->written = p->recorded;
+    if (take_setting(p, err) || (p->files.journal < 0 && journal_make(&p->files, err)))
         goto fail;
     snprintf(path, sizeof path, "%s/.", a->config->state); /* the folder may be a link */
-    if (sync_path(AT_FDCWD, path)) {
-        io_failed(path, err);
+    if (files_sync_path(AT_FDCWD, path)) {
+        files_failed(path, err);
         goto fail;
     }
-    if (catch_up(p, in_file, all, err)) { /* a full disk is no reason to serve nothing */
-        log_error("%s; it is tried again", err->text);
-        snprintf(p->problem, sizeof p->problem, "%s", err->text);
-        projection_wanted(p);
-    }
+    if (catch_up(p, in_file, err)) /* a full disk is no reason to serve nothing */
+        note_problem(p, err);
     *out = p;
     return 0;
 fail:
@@ -538,11 +457,14 @@ void projection_close(struct projection *p)
         return;
     event_free(p->timer);
     event_free(p->child_ended);
-    if (p->syncing)
-        waitpid(p->syncing, NULL, 0);
-    if (p->journal >= 0)
-        close(p->journal);
-    if (p->certs >= 0)
-        close(p->certs);
+    if (p->child)
+        waitpid(p->child, NULL, 0);
+    batch_clear(&p->batch);
+    munmap(p->report, sizeof *p->report);
+    free(p->files.state);
+    if (p->files.journal >= 0)
+        close(p->files.journal);
+    if (p->files.certs >= 0)
+        close(p->files.certs);
     free(p);
 }

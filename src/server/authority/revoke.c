@@ -23,6 +23,7 @@ struct revocation {
     struct msg_answer_revoked answer;
     struct revoke_serial one; /* what answer.serial points to */
     unsigned changed;         /* certificates whose state is another now */
+    uint64_t changed_of;      /* their shards, shard_bit() */
     int left;                 /* how many more are no longer issued than before */
 };
 
@@ -47,6 +48,7 @@ static int change(struct store_tx *tx, struct revocation *r, const struct certif
                        serial, row->name, crl_reason_name(r->req.reason), by))
         return store_failed(r);
     r->changed++;
+    r->changed_of |= shard_bit(row->shard);
     r->left += (row->state == STATE_ISSUED) - (to == STATE_ISSUED);
     r->answer.revoked_at = r->now;
     return 0;
@@ -281,6 +283,7 @@ static int decide(struct store_tx *tx, void *arg)
     r->answer = (struct msg_answer_revoked){.reason = (uint8_t)r->req.reason};
     r->one.len = 0;
     r->changed = 0;
+    r->changed_of = 0;
     r->left = 0;
     if (for_caller && caller_with_role(tx, &r->req.caller, r->now, ROLE_REVOKER, &r->op, &r->err))
         return -1;
@@ -302,7 +305,7 @@ static void spread(struct revocation *r)
     r->a->counts.revoked += (uint64_t)(int64_t)r->left;
     projection_wanted(r->a->projection);
     if (r->changed)
-        publish_wanted(r->a->publishing);
+        publish_wanted(r->a->publishing, r->changed_of);
 }
 
 static void after(int durable, void *arg)

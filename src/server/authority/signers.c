@@ -7,12 +7,14 @@
 
 #include "common/log.h"
 #include "hsm/token.h"
+#include "server/authority/violation.h"
 
 struct job {
     TAILQ_ENTRY(job) next;
     uint64_t id;
     uint8_t digest[DIGEST_MAX];
     size_t digest_len;
+    enum token_key key;
     enum sign_priority priority;
     int tries;
     int64_t asked_at; /* monotonic, ms */
@@ -30,6 +32,7 @@ struct signer {
     size_t count;
     int64_t began_at; /* when it began the first */
     int ready, ended;
+    int has_responder; /* the key that all->responder is */
 };
 
 struct signers {
@@ -38,10 +41,15 @@ struct signers {
     struct jobs waiting[SIGN_PRIORITIES];
     size_t waiting_count;
     struct event *watch;
+    void (*on_ready)(void *arg);
+    void *on_ready_arg;
     uint64_t next_id;
     unsigned last_answered; /* the signer whose signature is being looked at */
     char custody[512], token[256];
     unsigned custody_missing;
+    struct buf responder; /* SubjectPublicKeyInfo of its key; empty: none */
+    enum sign_alg responder_alg;
+    unsigned responder_missing;
 };
 
 /* A digest at which so many signers died or gave up is not tried with the next one; nor one that
@@ -71,9 +79,10 @@ static void job_fail(struct job *j, const char *why)
 
 static int send_job(struct signer *s, struct job *j)
 {
-    struct msg_sign m = {.key = 1,
-                         .alg = (uint8_t)issuer_alg(s->all->a->issuer),
-                         .digest = {j->digest, j->digest_len}};
+    enum sign_alg alg =
+        j->key == TOKEN_KEY_CA ? issuer_alg(s->all->a->issuer) : s->all->responder_alg;
+    struct msg_sign m = {
+        .key = (uint8_t)j->key, .alg = (uint8_t)alg, .digest = {j->digest, j->digest_len}};
     if (channel_send(s->channel, MSG_sign, j->id, &m, -1))
         return -1;
     if (s->count++ == 0)
@@ -82,20 +91,23 @@ static int send_job(struct signer *s, struct job *j)
     return 0;
 }
 
-static struct signer *least_busy(struct signers *all)
+static struct signer *least_busy(struct signers *all, const struct job *j)
 {
     struct signer *s, *best = NULL;
+    size_t depth = j->priority == SIGN_FOR_OCSP ? SIGNER_DEPTH_OCSP : SIGNER_DEPTH;
     LIST_FOREACH (s, &all->list, next)
-        if (s->ready && !s->ended && s->count < SIGNER_DEPTH && (!best || s->count < best->count))
+        if (s->ready && !s->ended && s->count < depth &&
+            (j->key == TOKEN_KEY_CA || s->has_responder) && (!best || s->count < best->count))
             best = s;
     return best;
 }
 
-static struct job *next_job(struct signers *all)
+/* Keys are not mixed in one priority: a job that no signer has the key for keeps no other back. */
+static struct job *next_job(struct signers *all, struct signer **s)
 {
     for (int p = 0; p < SIGN_PRIORITIES; p++) {
         struct job *j = TAILQ_FIRST(&all->waiting[p]);
-        if (j)
+        if (j && (*s = least_busy(all, j)))
             return j;
     }
     return NULL;
@@ -105,7 +117,7 @@ static void dispatch(struct signers *all)
 {
     struct signer *s;
     struct job *j;
-    while ((j = next_job(all)) && (s = least_busy(all))) {
+    while ((j = next_job(all, &s))) {
         TAILQ_REMOVE(&all->waiting[j->priority], j, next);
         all->waiting_count--;
         if (send_job(s, j)) { /* its end is on the way; the job waits for another */
@@ -174,9 +186,32 @@ static void end_signer(struct signer *s, const char *why)
     dispatch(s->all);
 }
 
-static void on_hello(struct signer *s, const struct msg_signer_hello *m)
+/* Another key than before: signers that still have the old one get no more jobs for it. */
+static int take_responder(struct signer *s, const struct msg_signer_hello *m)
 {
     struct signers *all = s->all;
+    struct signer *other;
+    enum sign_alg alg = all->responder_alg;
+    if (m->responder_spki.len && sign_alg_of(&alg, m->responder_spki, NULL))
+        return -1;
+    if (!bytes_equal(m->responder_spki, buf_view(&all->responder))) {
+        LIST_FOREACH (other, &all->list, next)
+            other->has_responder = 0;
+        all->responder.len = 0;
+        if (buf_add(&all->responder, m->responder_spki.data, m->responder_spki.len))
+            return -1;
+    }
+    s->has_responder = m->responder_spki.len > 0;
+    all->responder_alg = alg;
+    all->responder_missing = s->has_responder ? CUSTODY_ALL & ~m->responder_custody : 0;
+    return 0;
+}
+
+static int on_hello(struct signer *s, const struct msg_signer_hello *m)
+{
+    struct signers *all = s->all;
+    if (s->ready || take_responder(s, m))
+        return -1;
     s->ready = 1;
     snprintf(all->token, sizeof all->token, "%s", m->token);
     unsigned missing = CUSTODY_ALL & ~m->custody;
@@ -186,8 +221,16 @@ static void on_hello(struct signer *s, const struct msg_signer_hello *m)
                  missing, all->a->config->custody_exception);
     else
         snprintf(all->custody, sizeof all->custody, "complete, as the module claims");
+    size_t used = strlen(all->custody);
+    if (all->responder_missing)
+        snprintf(all->custody + used, sizeof all->custody - used,
+                 "; OCSP responder's key: exception in force (missing bits %#x): %s",
+                 all->responder_missing, all->a->config->ocsp_custody_exception);
     log_info("signer %u is ready: %s", s->number, m->token);
     dispatch(all);
+    if (all->on_ready)
+        all->on_ready(all->on_ready_arg);
+    return 0;
 }
 
 static struct job *take_job(struct signer *s, uint64_t id)
@@ -245,8 +288,7 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         return -1;
     switch (m->type) {
     case MSG_signer_hello:
-        on_hello(s, &body.hello);
-        return 0;
+        return on_hello(s, &body.hello);
     case MSG_signed:
         return on_signed(s, m->id, &body.signature);
     case MSG_sign_failed:
@@ -260,6 +302,8 @@ static void on_end(struct channel *c, const char *why, void *arg)
 {
     struct signer *s = arg;
     struct signers *all = s->all;
+    if (why && !s->ended)
+        violation_journal(all->a, PROC_SIGNER, s->number, why);
     if (why)
         end_signer(s, why);
     LIST_REMOVE(s, next);
@@ -295,7 +339,17 @@ static void fail_late(struct signers *all, int64_t deadlines, const char *why)
         }
 }
 
-/* Twice a second: calls past their deadline, and jobs that nobody could take for as long. */
+static int any_jobs(const struct signers *all)
+{
+    const struct signer *s;
+    size_t n = all->waiting_count;
+    LIST_FOREACH (s, &all->list, next)
+        n += s->count;
+    return n > 0;
+}
+
+/* Twice a second while there are jobs: calls past their deadline, and jobs that nobody could take
+ * for as long. */
 static void on_watch(evutil_socket_t socket, short what, void *arg)
 {
     (void)socket, (void)what;
@@ -311,6 +365,8 @@ static void on_watch(evutil_socket_t socket, short what, void *arg)
         fail_late(all, MAX_DEADLINES, "the token is too slow for all that is asked of it");
     else
         fail_late(all, 1, "no signer is ready; the token is not available");
+    if (!any_jobs(all))
+        event_del(all->watch);
 }
 
 struct signers *signers_new(struct authority *a)
@@ -322,9 +378,8 @@ struct signers *signers_new(struct authority *a)
     LIST_INIT(&all->list);
     for (int p = 0; p < SIGN_PRIORITIES; p++)
         TAILQ_INIT(&all->waiting[p]);
-    struct timeval half_second = {0, 500000};
     all->watch = event_new(a->base, -1, EV_PERSIST, on_watch, all);
-    if (!all->watch || event_add(all->watch, &half_second))
+    if (!all->watch)
         fatal("no memory");
     return all;
 }
@@ -347,7 +402,14 @@ void signers_free(struct signers *all)
             free(j);
         }
     event_free(all->watch);
+    buf_free(&all->responder);
     free(all);
+}
+
+void signers_on_ready(struct signers *all, void (*ready)(void *arg), void *arg)
+{
+    all->on_ready = ready;
+    all->on_ready_arg = arg;
 }
 
 unsigned signers_ready(const struct signers *all)
@@ -383,6 +445,16 @@ const char *signers_token(const struct signers *all)
     return all->token;
 }
 
+struct bytes signers_responder_spki(const struct signers *all)
+{
+    return buf_view(&all->responder);
+}
+
+unsigned signers_responder_missing(const struct signers *all)
+{
+    return all->responder_missing;
+}
+
 int signers_usable(const struct signers *all, struct err *err)
 {
     if (signers_ready(all))
@@ -391,9 +463,10 @@ int signers_usable(const struct signers *all, struct err *err)
                    all->a->token_detail[0] ? ": " : "", all->a->token_detail);
 }
 
-int signers_sign(struct signers *all, enum sign_priority priority, struct bytes digest,
-                 signed_fn done, void *arg)
+int signers_sign(struct signers *all, enum token_key key, enum sign_priority priority,
+                 struct bytes digest, signed_fn done, void *arg)
 {
+    static const struct timeval half_second = {0, 500000};
     struct job *j = calloc(1, sizeof *j);
     if (!j || digest.len > sizeof j->digest) {
         free(j);
@@ -402,12 +475,15 @@ int signers_sign(struct signers *all, enum sign_priority priority, struct bytes 
     memcpy(j->digest, digest.data, digest.len);
     j->digest_len = digest.len;
     j->id = ++all->next_id;
+    j->key = key;
     j->priority = priority;
     j->asked_at = monotonic_ms();
     j->done = done;
     j->arg = arg;
     TAILQ_INSERT_TAIL(&all->waiting[priority], j, next);
     all->waiting_count++;
+    if (!event_pending(all->watch, EV_TIMEOUT, NULL) && event_add(all->watch, &half_second))
+        fatal("no memory");
     dispatch(all);
     return 0;
 }
@@ -417,6 +493,7 @@ void signers_distrust(struct signers *all, const char *why)
     struct signer *s;
     LIST_FOREACH (s, &all->list, next)
         if (s->number == all->last_answered && !s->ended) {
+            violation_journal(all->a, PROC_SIGNER, s->number, why);
             end_signer(s, why);
             return;
         }

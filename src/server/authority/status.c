@@ -2,11 +2,14 @@
 
 #include <stdio.h>
 
+#include "pki/certificate.h"
 #include "server/authority/caller.h"
 #include "server/authority/clock.h"
+#include "server/authority/issue.h"
 #include "server/authority/listener.h"
 #include "server/authority/projection.h"
 #include "server/authority/publish.h"
+#include "server/authority/responder.h"
 #include "server/authority/signers.h"
 
 /* That revocations wait is told beside why they do. */
@@ -20,10 +23,21 @@ static const char *clock_and_crl(struct authority *a)
     return both;
 }
 
+/* A serial is drawn for nothing: so a broken generator is told before anybody asks for a
+ * certificate, and one that is well again too. */
+static const char *random_problem(void)
+{
+    static struct err err;
+    uint8_t serial[SERIAL_LEN];
+    return serial_make(serial, &err) ? err.text : NULL;
+}
+
 /* The first thing that is wrong; "" when nothing is. */
-static const char *problem(struct authority *a)
+static const char *problem(struct authority *a, const char *random)
 {
     const char *why = store_problem(a->store);
+    if (!why)
+        why = random ? random : issuing_problem(a->issuing);
     if (!why)
         why = clock_and_crl(a);
     if (!why)
@@ -32,6 +46,8 @@ static const char *problem(struct authority *a)
         why = publish_problem(a->publishing);
     if (!why)
         why = listener_problem(a->listener);
+    if (!why)
+        why = responder_problem(a);
     if (!why && signers_ready(a->signers) < a->config->signers)
         why = "fewer signers are ready than configured";
     return why ? why : "";
@@ -39,11 +55,12 @@ static const char *problem(struct authority *a)
 
 void status_fill(struct authority *a, struct msg_answer_status *m, int detailed)
 {
-    const struct crl_row *crl = publish_current(a->publishing);
+    const struct crl_row *crl = publish_current(a->publishing, 0);
+    const char *random = random_problem();
     *m = (struct msg_answer_status){
         .token_detail = "", .custody = "", .problem = "", .operator_name = ""};
     m->ready = signers_ready(a->signers) > 0 && !store_problem(a->store) &&
-               !clock_problem(a->clock) && !a->stopping;
+               !clock_problem(a->clock) && !random && !a->stopping;
     if (!detailed)
         return;
     m->detailed = 1;
@@ -63,7 +80,8 @@ void status_fill(struct authority *a, struct msg_answer_status *m, int detailed)
     m->started_at = a->started_at;
     m->time = now_seconds();
     m->listener_not_after = listener_not_after(a->listener);
-    m->problem = problem(a);
+    m->responder_not_after = a->ocsp_responder ? responder_not_after(a->ocsp_responder) : 0;
+    m->problem = problem(a, random);
 }
 
 struct status_question {

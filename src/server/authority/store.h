@@ -32,11 +32,12 @@ struct store;    /* one connection */
 struct store_tx; /* a transaction under way */
 
 /* Opens STATE/signet.db for writing. A store that is not there is made only when STATE holds no
- * journal and no certificates: a lost store is not made anew behind one's back. A corrupt one, or
- * one of another schema, is refused. */
+ * journal and no certificates: a lost store is not made anew behind one's back. One of an earlier
+ * schema becomes one of this in one transaction. A corrupt one, or one of a later schema, is
+ * refused. */
 int store_open(struct store **out, const char *state, struct err *err)
     __attribute__((warn_unused_result));
-/* For publisher and signetctl. */
+/* For publisher and signetctl; of this schema alone. */
 int store_open_read_only(struct store **out, const char *state, struct err *err)
     __attribute__((warn_unused_result));
 void store_close(struct store *s);
@@ -53,6 +54,18 @@ int store_submit(struct store *s, store_decision decide, store_completion comple
 int store_waiting(const struct store *s);
 /* One round. Ends the process when a sync fails (section 5.8 of the design). */
 void store_commit(struct store *s);
+/* Certificates by which an answer on their state is another now: revoked, held, off hold, orphan or
+ * found. Told once a round, when it is durable and before its completions; beyond
+ * STORE_CHANGES_MAX none is named (list NULL): it may be any. */
+#define STORE_CHANGES_MAX 512
+struct state_change {
+    int64_t issuer;
+    uint8_t serial[20];
+    size_t serial_len;
+};
+typedef void (*store_changes_fn)(const struct state_change *list, size_t count, void *arg);
+void store_on_changes(struct store *s, store_changes_fn told, void *arg);
+
 /* NULL while all is well; otherwise why the last round could not be written. */
 const char *store_problem(const struct store *s);
 
@@ -79,6 +92,7 @@ struct certificate_row {
     int64_t not_before, not_after, created_at, issued_at, revoked_at;
     int reason;
     enum board_state board;
+    int shard;        /* whose CRL its distribution point names; 0: the full one, -1: unknown */
     struct bytes der; /* a view; empty until issued */
 };
 
@@ -102,13 +116,14 @@ int tx_key_of_other(struct store_tx *tx, const uint8_t spki_sha256[32], const ch
 int tx_live_certificate(struct store_tx *tx, const char *name, const char *profile, int64_t now,
                         struct certificate_row *row);
 
-/* Adds row (state intent, without der); sets row->id. */
+/* Adds row (state intent, without der); sets row->id. 1: this issuer has this serial already. */
 int tx_add_intent(struct store_tx *tx, struct certificate_row *row);
 int tx_set_issued(struct store_tx *tx, int64_t id, struct bytes der, const uint8_t sha256[32],
                   int64_t at);
 /* Whose certificate this one took the place of. */
 int tx_set_replaces(struct store_tx *tx, int64_t id, int64_t older);
-/* Orphan: the request that led to it is forgotten, so that a retry gets a new serial. */
+/* Orphan: the request that led to it is forgotten, so that a retry gets a new serial, and the use
+ * of an enrolment that went into it is given back. */
 int tx_set_orphan(struct store_tx *tx, int64_t id, int64_t at);
 int tx_set_revoked(struct store_tx *tx, int64_t id, enum certificate_state state, int64_t at,
                    int reason);
@@ -171,6 +186,25 @@ int tx_set_operator(struct store_tx *tx, const struct operator_row *row);
 int tx_operator_certificate(struct store_tx *tx, int64_t operator_id, int64_t below, int64_t now,
                             struct certificate_row *row);
 
+/* A password that signetctl made, with which a device gets a certificate. */
+struct enrolment_row {
+    int64_t id,
+        operator_id; /* the operator "enrolment:USER", who has no certificate and no right */
+    char user[65];
+    uint8_t password_sha256[32];
+    char profile[65], mac[65];                               /* mac "": any */
+    int64_t uses_max, uses, not_after, created_at, ended_at; /* ended_at 0: not */
+};
+int tx_enrolment_by_user(struct store_tx *tx, const char *user, struct enrolment_row *row);
+int tx_enrolment_after(struct store_tx *tx, const char *user, struct enrolment_row *row);
+/* Sets row->id. */
+int tx_add_enrolment(struct store_tx *tx, struct enrolment_row *row);
+int tx_end_enrolment(struct store_tx *tx, int64_t id, int64_t at);
+/* One use, for this certificate; refused when all are spent. */
+int tx_spend_enrolment(struct store_tx *tx, int64_t id, int64_t certificate);
+/* The next whose uses are not those that certificates say, for the audit. */
+int tx_enrolment_miscounted(struct store_tx *tx, const char *after, struct enrolment_row *row);
+
 /* The next event: sequence and hash are given by the store. text is one line without sequence and
  * time: "issued serial=… name=…". certificate 0: none has its file from this. */
 int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *fmt, ...)
@@ -188,8 +222,8 @@ struct event_row {
     int64_t at;
 };
 int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *row);
-/* Whether one after seq changed what belongs on a CRL: 0 yes, 1 no, -1. */
-int tx_crl_event_after(struct store_tx *tx, uint64_t seq);
+/* The newest one after seq that changed what belongs on a CRL. */
+int tx_last_crl_event(struct store_tx *tx, uint64_t seq, uint64_t *last);
 int tx_meta(struct store_tx *tx, const char *name, int64_t *value);
 int tx_set_meta(struct store_tx *tx, const char *name, int64_t value);
 
@@ -214,11 +248,18 @@ struct revoked_row {
     int64_t revoked_at;
     int reason;
 };
-/* What belongs on a CRL, by serial: revoked, held and orphan, unless it both expired and was
- * revoked before expired_before: each stands on one CRL at the least. each returns non-zero to stop
- * with -1. */
-int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expired_before,
+/* What belongs on the CRL of this scope (0: the full one), in the same order each time: revoked,
+ * held and orphan, unless it both expired and was revoked before expired_before: each stands on one
+ * CRL at the least. each returns non-zero to stop with -1. */
+int tx_each_revoked(struct store_tx *tx, int64_t issuer, int scope, int64_t expired_before,
                     int (*each)(const struct revoked_row *row, void *arg), void *arg);
+
+/* A public_url under which certificates name their shards; it is never taken away. */
+#define CRL_URL_MAX 512
+/* 1: it was there. */
+int tx_add_crl_url(struct store_tx *tx, const char *url);
+/* The next one behind url, in the order of their bytes; from "" on. */
+int tx_crl_url_after(struct store_tx *tx, char url[CRL_URL_MAX]);
 
 /* What the caps count. usage sums the hour that `now` is in, and the 24 up to it. */
 struct usage {

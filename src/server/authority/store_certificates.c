@@ -42,6 +42,7 @@ static void read_certificate(sqlite3_stmt *row, struct certificate_row *c)
     c->reason = sqlite3_column_int(row, 16);
     c->der = row_bytes(row, 17);
     c->board = (enum board_state)sqlite3_column_int(row, 18);
+    c->shard = sqlite3_column_int(row, 19);
 }
 
 static int found_certificate(struct store_tx *tx, int rc, struct certificate_row *c)
@@ -101,10 +102,12 @@ int tx_operator_certificate(struct store_tx *tx, int64_t operator_id, int64_t be
 int tx_add_intent(struct store_tx *tx, struct certificate_row *c)
 {
     struct bytes serial = {c->serial, c->serial_len};
-    if (run(of(tx), S_add_intent, "ibttooddiii", c->issuer, serial, c->profile, c->name,
+    if (run(of(tx), S_add_intent, "ibttooddiiii", c->issuer, serial, c->profile, c->name,
             c->operator_id, c->subject_operator, c->spki_sha256, c->tbs_sha256, c->not_before,
-            c->not_after, c->created_at))
+            c->not_after, c->created_at, (int64_t)c->shard))
         return -1;
+    if (sqlite3_changes(of(tx)->db) != 1)
+        return 1;
     c->id = sqlite3_last_insert_rowid(of(tx)->db);
     return 0;
 }
@@ -115,26 +118,45 @@ int tx_set_issued(struct store_tx *tx, int64_t id, struct bytes der, const uint8
     return store_changed_one(tx, run(of(tx), S_set_issued, "bdii", der, sha256, at, id));
 }
 
+/* What touched one row, by which its state is another now; every such change comes through here. */
+static int changed_state(struct store_tx *tx, int rc, int64_t id)
+{
+    struct changes *all = &of(tx)->changes;
+    sqlite3_stmt *row;
+    if (store_changed_one(tx, rc) || store_query(of(tx), &row, S_serial_by_id, "i", id) != 0)
+        return -1;
+    if (all->count < STORE_CHANGES_MAX) {
+        struct state_change *c = &all->list[all->count];
+        size_t len = row_bytes(row, 1).len;
+        c->issuer = sqlite3_column_int64(row, 0);
+        c->serial_len = len < sizeof c->serial ? len : sizeof c->serial;
+        row_fixed(c->serial, sizeof c->serial, row, 1);
+    }
+    all->count++;
+    return 0;
+}
+
 int tx_set_orphan(struct store_tx *tx, int64_t id, int64_t at)
 {
-    if (store_changed_one(tx, run(of(tx), S_set_orphan, "ii", at, id)))
+    if (changed_state(tx, run(of(tx), S_set_orphan, "ii", at, id), id))
         return -1;
-    return run(of(tx), S_forget_requests, "i", id);
+    return run(of(tx), S_forget_requests, "i", id) ? -1 : store_give_back_use(of(tx), id);
 }
 
 int tx_set_revoked(struct store_tx *tx, int64_t id, enum certificate_state state, int64_t at,
                    int reason)
 {
-    return store_changed_one(
-        tx, run(of(tx), S_set_revoked, "iiii", (int64_t)state, at, (int64_t)reason, id));
+    return changed_state(
+        tx, run(of(tx), S_set_revoked, "iiii", (int64_t)state, at, (int64_t)reason, id), id);
 }
 
 int tx_set_found(struct store_tx *tx, const struct certificate_row *c, struct bytes der,
                  const uint8_t sha256[32], int64_t at)
 {
-    return store_changed_one(tx, run(of(tx), S_set_found, "ttoddiibdii", c->profile, c->name,
-                                     c->operator_id, c->spki_sha256, c->tbs_sha256, c->not_before,
-                                     c->not_after, der, sha256, at, c->id));
+    int rc = run(of(tx), S_set_found, "ttoddiibdiii", c->profile, c->name, c->operator_id,
+                 c->spki_sha256, c->tbs_sha256, c->not_before, c->not_after, der, sha256, at,
+                 (int64_t)c->shard, c->id);
+    return changed_state(tx, rc, c->id);
 }
 
 int tx_set_replaces(struct store_tx *tx, int64_t id, int64_t older)
@@ -158,7 +180,7 @@ int tx_newest_certificate(struct store_tx *tx, int64_t *id)
 
 int tx_set_unheld(struct store_tx *tx, int64_t id)
 {
-    return store_changed_one(tx, run(of(tx), S_set_unheld, "i", id));
+    return changed_state(tx, run(of(tx), S_set_unheld, "i", id), id);
 }
 
 int tx_issued_by_operator(struct store_tx *tx, int64_t operator_id, int64_t from, int64_t to,
@@ -320,15 +342,13 @@ int tx_set_crl_published(struct store_tx *tx, const struct crl_row *c)
                                      (int64_t)c->number));
 }
 
-int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expired_before,
-                    int (*each)(const struct revoked_row *row, void *arg), void *arg)
+/* rc: of the query that found the first. */
+static int each_of(struct store_tx *tx, int rc, sqlite3_stmt *row,
+                   int (*each)(const struct revoked_row *row, void *arg), void *arg)
 {
-    sqlite3_stmt *row;
-    int rc = store_query(of(tx), &row, S_each_revoked, "iiii", issuer, (int64_t)shard,
-                         expired_before, expired_before);
+    int step = SQLITE_ROW;
     if (rc != 0)
         return rc < 0 ? -1 : 0;
-    int step = SQLITE_ROW;
     for (; step == SQLITE_ROW; step = sqlite3_step(row)) {
         struct revoked_row r = {row_bytes(row, 0), sqlite3_column_int64(row, 1),
                                 sqlite3_column_int(row, 2)};
@@ -337,6 +357,44 @@ int tx_each_revoked(struct store_tx *tx, int64_t issuer, int shard, int64_t expi
     }
     store_close_row(of(tx));
     return step == SQLITE_DONE ? 0 : -1;
+}
+
+#define SHARD_UNKNOWN ((int64_t)-1)
+
+/* By the index alone, in its order: nothing is sorted, and no row is looked up. */
+int tx_each_revoked(struct store_tx *tx, int64_t issuer, int scope, int64_t expired_before,
+                    int (*each)(const struct revoked_row *row, void *arg), void *arg)
+{
+    sqlite3_stmt *row = NULL;
+    int rc;
+    if (scope == 0) {
+        rc = store_query(of(tx), &row, S_each_revoked, "iii", issuer, expired_before,
+                         expired_before);
+        return each_of(tx, rc, row, each, arg);
+    }
+    rc = store_query(of(tx), &row, S_each_revoked_of, "iiii", issuer, SHARD_UNKNOWN, expired_before,
+                     expired_before);
+    if (each_of(tx, rc, row, each, arg))
+        return -1;
+    rc = store_query(of(tx), &row, S_each_revoked_of, "iiii", issuer, (int64_t)scope,
+                     expired_before, expired_before);
+    return each_of(tx, rc, row, each, arg);
+}
+
+int tx_add_crl_url(struct store_tx *tx, const char *url)
+{
+    if (run(of(tx), S_add_crl_url, "t", url))
+        return -1;
+    return sqlite3_changes(of(tx)->db) == 0;
+}
+
+int tx_crl_url_after(struct store_tx *tx, char url[CRL_URL_MAX])
+{
+    sqlite3_stmt *row;
+    int rc = store_query(of(tx), &row, S_crl_url_after, "t", url);
+    if (rc == 0)
+        row_text(url, CRL_URL_MAX, row, 0);
+    return rc;
 }
 
 int tx_counts(struct store_tx *tx, struct store_counts *counts)

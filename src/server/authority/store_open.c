@@ -8,11 +8,12 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "common/log.h"
 #include "server/authority/store_parts.h"
 
-#define SCHEMA 1
-#define CHECKPOINT_PAGES 2000
-extern const char store_schema_sql[]; /* schema.sql, made into C by the build */
+/* Of the log (32 MB). To carry it over takes three syncs, for which everybody waits, and writes
+ * each page of the database that changed since the last time: so not often. */
+#define CHECKPOINT_PAGES 8000
 
 static const char way_back[] = "docs/recovery.md, \"A corrupt database\", has the way back";
 
@@ -70,15 +71,6 @@ static int check_kind(const char *path, int *is_there, struct err *err)
     return 0;
 }
 
-static int make_schema(sqlite3 *db)
-{
-    char *sql = sqlite3_mprintf("BEGIN; %s; INSERT INTO meta VALUES ('schema', %d); COMMIT;",
-                                store_schema_sql, SCHEMA);
-    int rc = sql ? sqlite3_exec(db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
-    sqlite3_free(sql);
-    return rc == SQLITE_OK ? 0 : -1;
-}
-
 /* Nothing is in it: it is new, or the very first start was ended before the schema was there. */
 static int is_empty(sqlite3 *db)
 {
@@ -89,52 +81,34 @@ static int is_empty(sqlite3 *db)
     return empty;
 }
 
-static int check_schema(struct store *s, const char *path, struct err *err)
+/* Which it has, 1 to STORE_SCHEMA. */
+static int find_schema(struct store *s, const char *path, int64_t *schema, struct err *err)
 {
-    int64_t schema = 0;
-    int rc = tx_meta(tx_of(s), "schema", &schema);
+    int rc = tx_meta(tx_of(s), "schema", schema);
     if (rc < 0)
         return database_error(s->db, path, err);
     if (rc > 0)
         return err_set(err, ERR_storage_unavailable,
                        "%s names no schema: it is no store of Signet; %s", path, way_back);
-    if (schema != SCHEMA)
+    if (*schema < 1 || *schema > STORE_SCHEMA)
         return err_set(err, ERR_storage_unavailable,
                        "%s has schema %lld; this signetd knows %d: use the release that made it",
-                       path, (long long)schema, SCHEMA);
+                       path, (long long)*schema, STORE_SCHEMA);
     return 0;
 }
 
-/* Each table and index as schema.sql makes it, and no trigger or view: who drops an index undoes
- * what it guards. */
-static int same_schema(sqlite3 *db, char odd[64])
+/* Who only reads cannot bring it here. */
+static int check_current(struct store *s, const char *path, struct err *err)
 {
-    sqlite3 *model = NULL;
-    sqlite3_stmt *st = NULL, *own = NULL;
-    int step = SQLITE_ERROR, same = 1;
-    snprintf(odd, 64, "?");
-    if (sqlite3_open(":memory:", &model) || make_schema(model) ||
-        sqlite3_prepare_v2(model,
-                           "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL UNION ALL "
-                           "SELECT 'a trigger or view', NULL",
-                           -1, &st, NULL) ||
-        sqlite3_prepare_v2(db,
-                           "SELECT CASE WHEN ?2 IS NULL THEN NOT EXISTS (SELECT 1 FROM "
-                           "sqlite_schema WHERE type IN ('trigger', 'view')) ELSE EXISTS (SELECT 1 "
-                           "FROM sqlite_schema WHERE name = ?1 AND sql = ?2) END",
-                           -1, &own, NULL))
-        same = 0;
-    while (same && (step = sqlite3_step(st)) == SQLITE_ROW) {
-        row_text(odd, 64, st, 0);
-        sqlite3_reset(own);
-        same = sqlite3_bind_value(own, 1, sqlite3_column_value(st, 0)) == SQLITE_OK &&
-               sqlite3_bind_value(own, 2, sqlite3_column_value(st, 1)) == SQLITE_OK &&
-               sqlite3_step(own) == SQLITE_ROW && sqlite3_column_int(own, 0);
-    }
-    sqlite3_finalize(st);
-    sqlite3_finalize(own);
-    sqlite3_close(model);
-    return same && step == SQLITE_DONE;
+    int64_t schema;
+    if (find_schema(s, path, &schema, err))
+        return -1;
+    if (schema != STORE_SCHEMA)
+        return err_set(err, ERR_storage_unavailable,
+                       "%s has schema %lld, of an earlier release: start signetd once, which makes "
+                       "it schema %d",
+                       path, (long long)schema, STORE_SCHEMA);
+    return 0;
 }
 
 int store_quick_check(sqlite3 *db)
@@ -158,15 +132,15 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
 }
 
 /* All that can be seen without writing. */
-static int check_whole(struct store *s, const char *path, struct err *err)
+static int check_whole(struct store *s, const char *path, int64_t *schema, struct err *err)
 {
     char odd[64];
-    if (check_schema(s, path, err))
+    if (find_schema(s, path, schema, err))
         return -1;
     if (store_quick_check(s->db))
         return err_set(err, ERR_storage_unavailable, "%s is corrupt; it is not made anew; %s", path,
                        way_back);
-    if (!same_schema(s->db, odd))
+    if (!store_same_schema(s->db, (int)*schema, odd))
         return err_set(err, ERR_storage_unavailable,
                        "%s is not as this signetd makes it (%s); nothing was changed; %s", path,
                        odd, way_back);
@@ -178,15 +152,19 @@ static int check_whole(struct store *s, const char *path, struct err *err)
 static int set_up_to_write(struct store *s, const char *path, const char *state, struct err *err)
 {
     static const char pragmas[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;";
+    int64_t schema = 0;
     int is_new = is_empty(s->db);
     if (sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL))
         return database_error(s->db, path, err);
-    if (is_new ? may_make(state, 0, err) : check_whole(s, path, err))
+    if (is_new ? may_make(state, 0, err) : check_whole(s, path, &schema, err))
         return -1;
     store_close_row(s);
-    if (sqlite3_exec(s->db, pragmas, NULL, NULL, NULL) || (is_new && make_schema(s->db)) ||
+    if (sqlite3_exec(s->db, pragmas, NULL, NULL, NULL) ||
+        (schema < STORE_SCHEMA && store_raise_schema(s->db, (int)schema, STORE_SCHEMA)) ||
         sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL))
         return database_error(s->db, path, err);
+    if (schema && schema < STORE_SCHEMA)
+        log_info("%s: schema %d became %d", path, (int)schema, STORE_SCHEMA);
     sqlite3_wal_hook(s->db, on_wal, NULL);
     s->serving = 1;
     return 0;
@@ -199,7 +177,7 @@ static int set_up(struct store *s, const char *path, const char *state, int writ
                                   "PRAGMA trusted_schema=OFF; PRAGMA temp_store=MEMORY;";
     if (sqlite3_busy_timeout(s->db, BUSY_MS) || sqlite3_exec(s->db, pragmas, NULL, NULL, NULL))
         return database_error(s->db, path, err);
-    return writing ? set_up_to_write(s, path, state, err) : check_schema(s, path, err);
+    return writing ? set_up_to_write(s, path, state, err) : check_current(s, path, err);
 }
 
 /* The folder may be reached by links, as administrators make them; of the rest SQLite refuses them
@@ -225,8 +203,17 @@ static int is_at_rest(const char *path)
     return statvfs(path, &fs) == 0 && fs.f_flag & ST_RDONLY && (stat(log, &st) || st.st_size == 0);
 }
 
+/* For the whole process, before its first use: there are no threads, and nobody asks SQLite how
+ * much memory it has. Later calls are refused, and change nothing. */
+static void configure_sqlite(void)
+{
+    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 static int open_file(struct store *s, const char *path, int writing)
 {
+    configure_sqlite();
     int flags = writing ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
     if (writing || !is_at_rest(path))
         return sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOFOLLOW, NULL);

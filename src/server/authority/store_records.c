@@ -148,6 +148,17 @@ static void chain(uint8_t hash[32], const char *line, size_t len)
     sha256(hash, (struct bytes){both, 32 + len});
 }
 
+/* What changes a CRL; that there was one is looked up at the start, without a walk through all. */
+static int is_of_crl(const char *text)
+{
+    static const char *const kinds[] = {
+        "revoked serial=", "orphan serial=", "held serial=", "unheld serial="};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strncmp(text, kinds[i], strlen(kinds[i])) == 0)
+            return 1;
+    return 0;
+}
+
 int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *fmt, ...)
 {
     uint64_t seq;
@@ -155,8 +166,12 @@ int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *f
     char text[1024], when[32], line[EVENT_MAX], hex[65];
     struct tm tm;
     time_t t = (time_t)at;
-    if (tx_journal_head(tx, &seq, hash))
+    struct head *head = &of(tx)->head;
+    if (!head->known && tx_journal_head(tx, &head->seq, head->hash))
         return -1;
+    seq = head->seq;
+    memcpy(hash, head->hash, 32);
+    head->known = 0; /* unless all goes well */
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
@@ -170,7 +185,13 @@ int tx_event(struct store_tx *tx, int64_t at, int64_t certificate, const char *f
     chain(hash, line, len);
     hex_encode(hex, (struct bytes){hash, 32});
     snprintf(line + len, sizeof line - len, " %s", hex);
-    return run(of(tx), S_add_event, "iitdo", (int64_t)seq + 1, at, line, hash, certificate);
+    if (is_of_crl(text) && tx_set_meta(tx, "crl_event", (int64_t)seq + 1))
+        return -1;
+    if (run(of(tx), S_add_event, "iitdo", (int64_t)seq + 1, at, line, hash, certificate))
+        return -1;
+    *head = (struct head){.known = 1, .seq = seq + 1};
+    memcpy(head->hash, hash, 32);
+    return 0;
 }
 
 int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *e)
@@ -187,9 +208,22 @@ int tx_event_after(struct store_tx *tx, uint64_t seq, struct event_row *e)
     return rc;
 }
 
-int tx_crl_event_after(struct store_tx *tx, uint64_t seq)
+int tx_last_crl_event(struct store_tx *tx, uint64_t seq, uint64_t *last)
 {
-    return store_query(of(tx), NULL, S_crl_event_after, "i", (int64_t)seq);
+    sqlite3_stmt *row;
+    int64_t known;
+    int rc = tx_meta(tx, "crl_event", &known);
+    if (rc == 0) {
+        *last = (uint64_t)known;
+        return *last > seq ? 0 : 1;
+    }
+    if (rc < 0)
+        return -1;
+    /* of schema 1, and nothing was revoked since */
+    rc = store_query(of(tx), &row, S_last_crl_event, "i", (int64_t)seq);
+    if (rc == 0)
+        *last = (uint64_t)sqlite3_column_int64(row, 0);
+    return rc;
 }
 
 int tx_meta(struct store_tx *tx, const char *name, int64_t *value)

@@ -8,7 +8,7 @@
 #include "server/authority/store_parts.h"
 
 static const char *const sql_of[] = {
-#define S_TEXT(name, sql) [S_##name] = sql,
+#define S_TEXT(name, sql) [S_##name] = (sql),
     STATEMENTS(S_TEXT)
 #undef S_TEXT
 };
@@ -172,16 +172,47 @@ const char *store_problem(const struct store *s)
     return s->problem[0] ? s->problem : NULL;
 }
 
+void store_on_changes(struct store *s, store_changes_fn told, void *arg)
+{
+    s->changes.told = told;
+    s->changes.arg = arg;
+}
+
+static void tell_changes(struct store *s)
+{
+    struct changes *c = &s->changes;
+    if (c->count && c->told)
+        c->told(c->count > STORE_CHANGES_MAX ? NULL : c->list, c->count, c->arg);
+}
+
 /* One decision; its writes are taken back when it says no. -1: the transaction is lost; on a full
  * disk SQLite itself rolls all of it back. */
-static int decide(struct store *s, struct task *t)
+static int decide_apart(struct store *s, struct task *t)
 {
+    size_t changes = s->changes.count;
     if (run(s, S_savepoint, ""))
         return -1;
     t->done = t->decide(tx_of(s), t->arg) == 0;
+    if (!t->done) {
+        s->changes.count = changes;
+        s->head.known = 0;
+    }
     if (!t->done && (sqlite3_get_autocommit(s->db) || run(s, S_rollback_to, "")))
         return -1;
     return run(s, S_release, "");
+}
+
+/* The same without a savepoint, for which SQLite copies every page that is written: most decisions
+ * that say no do so before they write. 1: this one did not. */
+static int decide_together(struct store *s, struct task *t)
+{
+    sqlite3_int64 written = sqlite3_total_changes64(s->db);
+    t->done = t->decide(tx_of(s), t->arg) == 0;
+    if (t->done)
+        return 0;
+    if (sqlite3_get_autocommit(s->db))
+        return -1;
+    return sqlite3_total_changes64(s->db) != written;
 }
 
 /* What goes into a file that has no name any more is lost with the process. Put back, it is the
@@ -195,15 +226,28 @@ static int is_moved(struct store *s)
     return 1;
 }
 
-static int run_round(struct store *s, struct tasks *round)
+static int decide_all(struct store *s, struct tasks *round,
+                      int (*decide)(struct store *s, struct task *t))
 {
     struct task *t;
+    int rc = 0;
+    s->changes.count = 0;
+    s->head.known = 0;
+    STAILQ_FOREACH (t, round, next)
+        if ((rc = decide(s, t)))
+            break;
+    return rc;
+}
+
+static int run_round(struct store *s, struct tasks *round)
+{
     if (is_moved(s) || run(s, S_begin, ""))
         return -1;
-    STAILQ_FOREACH (t, round, next)
-        if (decide(s, t))
-            return -1;
-    return run(s, S_commit, "");
+    int rc = decide_all(s, round, decide_together);
+    if (rc > 0) /* all of them anew */
+        rc =
+            run(s, S_rollback, "") || run(s, S_begin, "") ? -1 : decide_all(s, round, decide_apart);
+    return rc ? -1 : run(s, S_commit, "");
 }
 
 void store_commit(struct store *s)
@@ -216,6 +260,7 @@ void store_commit(struct store *s)
     STAILQ_INIT(&s->waiting);
     int durable = run_round(s, &round) == 0;
     if (durable) {
+        tell_changes(s);
         if (s->problem[0])
             log_info("the database can be written again");
         s->problem[0] = '\0';

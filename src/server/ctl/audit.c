@@ -95,15 +95,25 @@ static void on_unsound(const char *problem, void *arg)
     finding(arg, AREA_STORE, "signet.db: %s", problem);
 }
 
+/* How far journal and files are. */
+static int read_progress(struct audit *a)
+{
+    int64_t projected = 0, filed = 0;
+    uint8_t hash[32];
+    if (tx_journal_head(a->tx, &a->head, hash) || tx_meta(a->tx, "projected", &projected) < 0)
+        return -1;
+    int rc = tx_meta(a->tx, "filed", &filed);
+    a->projected = (uint64_t)projected;
+    a->filed = rc == 0 && filed < projected ? (uint64_t)filed : a->projected;
+    return rc < 0 ? -1 : 0;
+}
+
 static int look(struct store_tx *tx, void *arg)
 {
     struct audit *a = arg;
-    int64_t projected = 0;
-    uint8_t hash[32];
     a->tx = tx;
-    if (tx_journal_head(tx, &a->head, hash) || tx_meta(tx, "projected", &projected) < 0)
+    if (read_progress(a))
         return -1;
-    a->projected = (uint64_t)projected;
     if (audit_crl_read(a) || a->retry)
         return a->retry ? 0 : -1;
     ctl_progress(a->c, "the database", 0, 0);
@@ -143,6 +153,7 @@ static int run(struct audit *a)
         if (rc || !a->retry)
             break;
         crl_file_free(&a->crl);
+        audit_shards_free(a);
     }
     if (rc && store_problem(a->store))
         err_set(
@@ -179,8 +190,11 @@ static uint64_t summary(struct audit *a)
                (unsigned long long)a->crl.journal_seq);
     else
         printf("CRL       none yet\n");
+    if (a->shard_count)
+        printf("shards    %u\n", a->shard_count);
     printf("store     %llu certificates\n", (unsigned long long)a->certificates);
-    printf("files     %llu\n", (unsigned long long)a->files);
+    printf("files     %llu%s\n", (unsigned long long)a->files,
+           config_has_files(a->c->config) ? "" : ", certificate_files is off");
     if (all == 0)
         printf("the audit passed: all of them agree\n");
     else
@@ -210,6 +224,7 @@ int cmd_audit(struct ctl *c, int argc, char **argv)
         found = summary(&a);
     store_close(a.store);
     crl_file_free(&a.crl);
+    audit_shards_free(&a);
     issuer_free(a.issuer);
     X509_free(a.root);
     tdestroy(a.facts, free);

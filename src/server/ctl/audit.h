@@ -31,8 +31,23 @@ struct fact {
     int64_t listed_at;
 
     /* by the store */
-    int in_store;
+    int in_store, shard; /* shard -1: unknown, so of all */
     int64_t not_after;
+
+    /* by the journal: the last event that changed its state; by the CRL of its shard */
+    uint64_t changed_seq;
+    int shard_listed, shard_reason; /* shard_listed: the shard whose CRL was read last */
+    int64_t shard_listed_at;
+};
+
+/* The CRL of one shard, by its file, its rows and the journal. */
+struct shard_audit {
+    struct crl_file crl; /* .list NULL: there is none */
+    uint64_t newest;     /* published, by its row */
+    int found;           /* the file's number has a row */
+    struct crl_row row;  /* that row */
+    uint64_t told;       /* by the journal */
+    uint8_t told_sha256[32];
 };
 
 enum area { AREA_JOURNAL, AREA_CRL, AREA_STORE, AREA_FILES, AREA_COUNT };
@@ -46,6 +61,7 @@ struct audit {
     struct crl_file crl; /* .list NULL: there is none */
     void *facts;         /* tsearch(3), by serial */
     uint64_t head, projected, restored_at, told_at;
+    uint64_t filed; /* up to which each certificate must have its file */
     uint64_t events, certificates, files;
     uint64_t findings[AREA_COUNT];
     int failed; /* the audit itself could not go on */
@@ -56,6 +72,8 @@ struct audit {
         uint64_t number;
         uint8_t sha256[32];
     } told; /* the last CRL that the journal tells of; 0: none */
+    unsigned shard_count;
+    struct shard_audit shards[1 + CRL_SHARDS_MAX]; /* from 1 on */
 };
 
 /* One line on stdout; the first few of each area are shown, the rest counted. */
@@ -72,6 +90,12 @@ int audit_crl_read(struct audit *a);
 int audit_journal(struct audit *a);
 int audit_certificates(struct audit *a);
 int audit_crl_compare(struct audit *a);
+/* The same of the shards' CRLs: with audit_crl_read() the files, one row, at the end the whole. */
+int audit_shards_read(struct audit *a);
+void audit_shards_row(struct audit *a, const struct crl_row *row);
+int audit_shards_newer(const struct audit *a); /* than the snapshot: another look is needed */
+void audit_shards_compare(struct audit *a);
+void audit_shards_free(struct audit *a);
 /* After the snapshot: files of certificates that nobody knows. */
 int audit_extra_files(struct audit *a);
 

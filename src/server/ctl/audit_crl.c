@@ -21,6 +21,13 @@ struct rows {
 static int on_row(const struct crl_row *row, void *arg)
 {
     struct rows *r = arg;
+    if (row->journal_seq > r->a->head)
+        finding(r->a, AREA_CRL, "CRL %llu anchors event %llu, which the store does not have",
+                (unsigned long long)row->number, (unsigned long long)row->journal_seq);
+    if (row->shard) {
+        audit_shards_row(r->a, row);
+        return 0;
+    }
     if (row->number > r->taken)
         r->taken = row->number;
     if (row->published && row->number > r->newest)
@@ -29,9 +36,6 @@ static int on_row(const struct crl_row *row, void *arg)
         r->found = 1;
         r->row = *row;
     }
-    if (row->journal_seq > r->a->head)
-        finding(r->a, AREA_CRL, "CRL %llu anchors event %llu, which the store does not have",
-                (unsigned long long)row->number, (unsigned long long)row->journal_seq);
     return 0;
 }
 
@@ -75,10 +79,11 @@ int audit_crl_read(struct audit *a)
     snprintf(path, sizeof path, "%s/crl.der", a->c->config->state);
     int absent = stat(path, &st) && errno == ENOENT;
     int bad = !absent && crl_file_read(&a->crl, path, a->issuer, &err);
-    if (tx_each_crl(a->tx, on_row, &r))
+    if (audit_shards_read(a) || tx_each_crl(a->tx, on_row, &r))
         return -1;
     /* published between the two looks, or swapped: once more tells */
-    if (a->crl.list && a->crl_tries++ < 5 && (!r.found || a->crl.number < r.newest)) {
+    int newer = a->crl.list && (!r.found || a->crl.number < r.newest);
+    if ((newer || audit_shards_newer(a)) && a->crl_tries++ < 5) {
         a->retry = 1;
         return 0;
     }
@@ -140,5 +145,6 @@ int audit_crl_compare(struct audit *a)
     check_told(a);
     if (a->crl.list)
         twalk_r(a->facts, compare, a);
+    audit_shards_compare(a);
     return 0;
 }

@@ -115,7 +115,7 @@ static void open_log(struct replay *r)
     const char *why = fd < 0 ? strerror(errno) : NULL;
     if (fd >= 0 && (fstat(fd, &st) || !S_ISREG(st.st_mode)))
         why = "it is not a regular file";
-    r->log = why ? NULL : fdopen(fd, "r");
+    r->log = fd >= 0 && !why ? fdopen(fd, "r") : NULL;
     if (!r->log && fd >= 0)
         close(fd);
     r->log_ended = r->log == NULL;
@@ -210,6 +210,7 @@ static void tell(struct replay *r, struct fact *f)
     else
         return;
     f->known = 1;
+    f->changed_seq = r->seq;
     f->changed_since = r->a->crl.has_anchor && r->seq > r->a->crl.journal_seq;
     if (field(r, "name", name, sizeof name) == 0)
         sha256(f->name_sha256, (struct bytes){(const uint8_t *)name, strlen(name)});
@@ -217,14 +218,22 @@ static void tell(struct replay *r, struct fact *f)
 
 static void tell_crl(struct replay *r)
 {
-    char number[24], hex[65];
+    char number[24], hex[65], shard[8] = "";
+    uint8_t digest[32];
     size_t len;
     struct audit *a = r->a;
+    unsigned long in = field(r, "shard", shard, sizeof shard) ? 0 : strtoul(shard, NULL, 10);
     if (field(r, "number", number, sizeof number) || field(r, "sha256", hex, sizeof hex) ||
-        hex_decode(a->told.sha256, 32, &len, hex) || len != 32) {
+        hex_decode(digest, 32, &len, hex) || len != 32 || in > CRL_SHARDS_MAX) {
         finding(a, AREA_JOURNAL, "event %llu is no CRL's", (unsigned long long)r->seq);
         return;
     }
+    if (in) {
+        a->shards[in].told = strtoull(number, NULL, 10);
+        memcpy(a->shards[in].told_sha256, digest, 32);
+        return;
+    }
+    memcpy(a->told.sha256, digest, 32);
     a->told.number = strtoull(number, NULL, 10);
     a->told_at = r->seq;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/file.h"
 #include "pki/certificate.h"
@@ -150,10 +151,14 @@ static void check_file(struct certificates *s, const struct certificate_row *row
     char path[PATH_MAX];
     struct buf file;
     struct err err;
-    if (!f || f->file_seq == 0 || f->file_seq > s->a->projected || row->der.len == 0)
+    int wanted = config_has_files(s->a->c->config);
+    if (!f || f->file_seq == 0 || row->der.len == 0 ||
+        f->file_seq > (wanted ? s->a->filed : s->a->projected))
         return; /* it has none, or it is still being written */
     snprintf(path, sizeof path, "%s/certs/%.2s/%.2s/%s.pem", s->a->c->config->state, s->serial,
              s->serial + 2, s->serial);
+    if (!wanted && access(path, F_OK) && errno == ENOENT)
+        return;
     s->a->files++;
     if (file_read(&file, path, FILE_MAX, &err)) {
         finding(s->a, AREA_FILES, "%s", err.text);
@@ -182,6 +187,7 @@ static int on_certificate(const struct certificate_row *row, void *arg)
         finding(s->a, AREA_STORE, "serial %s is there twice", s->serial);
     f->in_store = 1;
     f->not_after = row->not_after;
+    f->shard = row->shard;
     if (row->der.len)
         check_der(s, row);
     check_story(s, row, f);
@@ -199,6 +205,19 @@ static void find_missing(const void *node, VISIT visit, void *arg)
                 serial_text(serial, f));
 }
 
+/* Each use went into a certificate, or it was given back. */
+static int check_enrolments(struct audit *a)
+{
+    struct enrolment_row e = {0};
+    int rc;
+    while ((rc = tx_enrolment_miscounted(a->tx, e.user, &e)) == 0)
+        finding(a, AREA_STORE,
+                "enrolment %s has %lld uses in the store, but another number of certificates came "
+                "of it",
+                e.user, (long long)e.uses);
+    return rc < 0 ? -1 : 0;
+}
+
 int audit_certificates(struct audit *a)
 {
     struct certificates s = {.a = a};
@@ -211,7 +230,7 @@ int audit_certificates(struct audit *a)
     X509_free(s.issuer);
     if (rc == 0)
         twalk_r(a->facts, find_missing, a);
-    return rc;
+    return rc ? rc : check_enrolments(a);
 }
 
 /* ---- files that nobody knows ---- */
@@ -260,7 +279,8 @@ int audit_extra_files(struct audit *a)
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/certs", a->c->config->state);
     walking = a;
-    if (nftw(path, on_file, 16, FTW_PHYS) < 0 && (errno != ENOENT || a->projected))
+    int must_be = config_has_files(a->c->config) && a->filed;
+    if (nftw(path, on_file, 16, FTW_PHYS) < 0 && (errno != ENOENT || must_be))
         finding(a, AREA_FILES, "%s: %s", path, strerror(errno));
     return 0;
 }

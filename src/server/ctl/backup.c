@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/file.h"
+#include "pki/crl.h"
 #include "server/ctl/ctl.h"
 #include "server/ctl/manifest.h"
 
@@ -50,7 +51,7 @@ static void on_progress(int done, int total, void *arg)
 static int on_crl(const struct crl_row *row, void *arg)
 {
     struct backup *b = arg;
-    if (row->published && row->number > b->crl_number)
+    if (row->shard == 0 && row->published && row->number > b->crl_number)
         b->crl_number = row->number;
     return 0;
 }
@@ -85,16 +86,26 @@ static int copy_file(struct backup *b, const char *from, const char *name, size_
     return rc;
 }
 
+/* The full one, and those of the shards. */
+static int copy_crls(struct backup *b)
+{
+    char path[PATH_MAX], name[CRL_NAME_MAX];
+    for (unsigned i = 0; i <= CRL_SHARDS_MAX; i++) {
+        snprintf(path, sizeof path, "%s/%s", b->c->config->state, crl_file_name(name, i));
+        if (copy_file(b, path, name, CRL_FILE_MAX, 0))
+            return -1;
+    }
+    return 0;
+}
+
 static int copy_files(struct backup *b)
 {
     const struct config *conf = b->c->config;
-    char root_crl[PATH_MAX], crl[PATH_MAX];
+    char root_crl[PATH_MAX];
     snprintf(root_crl, sizeof root_crl, "%s/root-crl.der", conf->state);
-    snprintf(crl, sizeof crl, "%s/crl.der", conf->state);
     return copy_file(b, conf->certificate, "intermediate.pem", SMALL_FILE_MAX, 1) ||
                    copy_file(b, conf->chain, "ca-chain.pem", SMALL_FILE_MAX, 1) ||
-                   copy_file(b, root_crl, "root-crl.der", CRL_FILE_MAX, 0) ||
-                   copy_file(b, crl, "crl.der", CRL_FILE_MAX, 0) ||
+                   copy_file(b, root_crl, "root-crl.der", CRL_FILE_MAX, 0) || copy_crls(b) ||
                    copy_file(b, b->c->config_path, "signet.conf", CONFIG_SIZE_MAX, 1)
                ? -1
                : 0;

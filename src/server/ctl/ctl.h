@@ -68,6 +68,7 @@ void json_string(const char *text);
 void json_write(FILE *to, const char *text);
 
 int cmd_operator(struct ctl *c, int argc, char **argv);
+int cmd_enrolment(struct ctl *c, int argc, char **argv);
 int cmd_status(struct ctl *c, int argc, char **argv);
 int cmd_pin(struct ctl *c, int argc, char **argv);
 int cmd_crl(struct ctl *c, int argc, char **argv);

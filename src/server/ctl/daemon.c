@@ -102,7 +102,9 @@ int cmd_crl(struct ctl *c, int argc, char **argv)
 {
     static const char text[] =
         "crl rebuild\n\nMakes a new CRL now, under the next number, and waits until it is "
-        "published. signetd does\nso by itself after each revocation and at half of a CRL's life.";
+        "published; those of the\nshards follow. signetd does so by itself after each revocation "
+        "and at half "
+        "of a CRL's life.";
     struct msg_admin_crl_rebuild m = {0};
     struct msg_answer_status now;
     struct msg_answer_end end;

@@ -22,6 +22,7 @@ static const struct command {
 } commands[] = {
     {"status", cmd_status, "READY or not, what ends soon, what to do next"},
     {"operator", cmd_operator, "issue, list and revoke operators' certificates"},
+    {"enrolment", cmd_enrolment, "add, list and end passwords for devices' first certificates"},
     {"audit", cmd_audit, "journal, CRL, store and files: do they agree?"},
     {"export", cmd_export, "every certificate, as CSV or JSON lines"},
     {"backup", cmd_backup, "a consistent copy, while signetd runs"},
@@ -42,7 +43,7 @@ static int usage(int code)
         to,
         "\n"
         "  --config FILE  signetd's configuration (default %s)\n"
-        "  --json         print one JSON object a line\n"
+        "  --json         print one JSON object a line; also behind the command\n"
         "  --version      print the version\n"
         "\n"
         "signetctl COMMAND --help tells more. Exit codes: 0 done, 2 usage, 3 signetd cannot be\n"
@@ -76,6 +77,20 @@ static int run(struct ctl *c, int argc, char **argv)
     return usage(EXIT_USAGE);
 }
 
+/* Behind the command it may stand as well: the arguments that are left. */
+static int take_json(struct ctl *c, int argc, char **argv)
+{
+    int kept = 0;
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0)
+            c->json = 1;
+        else
+            argv[kept++] = argv[i];
+    }
+    argv[kept] = NULL;
+    return kept;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
@@ -99,7 +114,7 @@ int main(int argc, char **argv)
         return usage(EXIT_USAGE);
     log_open("signetctl", LOG_WARN);
     OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
-    int rc = run(&c, argc - optind, argv + optind);
+    int rc = run(&c, take_json(&c, argc - optind, argv + optind), argv + optind);
     if (c.socket >= 0)
         close(c.socket);
     config_free(c.config);

@@ -10,16 +10,24 @@
 
 #include "common/bytes.h"
 #include "common/file.h"
+#include "pki/crl.h"
 
 #define SUMS "SHA256SUMS"
-#define SUMS_MAX 4096
+#define SUMS_MAX 16384
 
 static const struct known {
     const char *name;
     int needed;
 } known[] = {{"signet.db", 1}, {"intermediate.pem", 1}, {"ca-chain.pem", 1}, {"root-crl.der", 0},
              {"crl.der", 0},   {"signet.conf", 0},      {"backup.txt", 0}};
-#define KNOWN (sizeof known / sizeof *known)
+#define NAMED (sizeof known / sizeof *known)
+#define KNOWN (NAMED + CRL_SHARDS_MAX) /* behind them the CRLs of the shards */
+
+static struct known known_file(size_t i, char shard[CRL_NAME_MAX])
+{
+    return i < NAMED ? known[i]
+                     : (struct known){crl_file_name(shard, (unsigned)(i - NAMED) + 1), 0};
+}
 
 static int digest_fd(int fd, char hex[65])
 {
@@ -54,14 +62,15 @@ static int digest_file(const char *folder, const char *name, char hex[65], struc
 
 int manifest_write(const char *folder, struct err *err)
 {
-    char path[PATH_MAX], hex[65], text[SUMS_MAX];
+    char path[PATH_MAX], hex[65], text[SUMS_MAX], shard[CRL_NAME_MAX];
     size_t len = 0;
     for (size_t i = 0; i < KNOWN; i++) {
-        int rc = digest_file(folder, known[i].name, hex, err);
+        struct known k = known_file(i, shard);
+        int rc = digest_file(folder, k.name, hex, err);
         if (rc < 0)
             return -1;
         if (rc == 0)
-            len += (size_t)snprintf(text + len, sizeof text - len, "%s  %s\n", hex, known[i].name);
+            len += (size_t)snprintf(text + len, sizeof text - len, "%s  %s\n", hex, k.name);
     }
     snprintf(path, sizeof path, "%s/" SUMS, folder);
     return file_write(path, (struct bytes){(const uint8_t *)text, len}, 0600, 0, err);
@@ -69,11 +78,11 @@ int manifest_write(const char *folder, struct err *err)
 
 static int check_line(const char *folder, const char *line, int seen[KNOWN], struct err *err)
 {
-    char stated[65], name[32], hex[65];
+    char stated[65], name[32], hex[65], shard[CRL_NAME_MAX];
     if (sscanf(line, "%64[0-9a-f]  %31s", stated, name) != 2 || strlen(stated) != 64)
         return err_set(err, ERR_field_value, "%s/" SUMS ": a line is not understood", folder);
     for (size_t i = 0; i < KNOWN; i++) {
-        if (strcmp(name, known[i].name) != 0)
+        if (strcmp(name, known_file(i, shard).name) != 0)
             continue;
         int rc = digest_file(folder, name, hex, err);
         if (rc < 0)
@@ -101,7 +110,7 @@ int manifest_check(const char *folder, struct err *err)
          line = strtok_r(NULL, "\n", &rest))
         rc = check_line(folder, line, seen, err);
     buf_free(&text);
-    for (size_t i = 0; i < KNOWN && rc == 0; i++)
+    for (size_t i = 0; i < NAMED && rc == 0; i++)
         if (known[i].needed && !seen[i])
             rc = err_set(err, ERR_field_value, "%s does not list %s", path, known[i].name);
     return rc;
@@ -111,9 +120,9 @@ void manifest_remove(const char *folder)
 {
     static const char *const others[] = {SUMS, "signet.db-wal", "signet.db-shm",
                                          "signet.db-journal"};
-    char path[PATH_MAX];
+    char path[PATH_MAX], shard[CRL_NAME_MAX];
     for (size_t i = 0; i < KNOWN; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, known[i].name);
+        snprintf(path, sizeof path, "%s/%s", folder, known_file(i, shard).name);
         unlink(path);
     }
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {

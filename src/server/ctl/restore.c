@@ -35,7 +35,7 @@ struct restore {
     int rc;
     int64_t issuer_id, now;
     struct store_tx *tx;
-    uint64_t certificates, seq, next_number, changed, lost, listed, held_only_here;
+    uint64_t certificates, seq, next_number, changed, lost, listed, held_only_here, open_enrolments;
 };
 
 static int usage(int code)
@@ -76,12 +76,13 @@ static int add_lost(struct restore *r, const struct crl_entry *e, struct certifi
                                     .serial_len = e->serial.len,
                                     .profile = "unknown",
                                     .name = "unknown",
+                                    .shard = -1,
                                     .not_before = e->revoked_at,
                                     .not_after = issuer_not_after(r->issuer),
                                     .created_at = r->now};
     memcpy(row->serial, e->serial.data, e->serial.len);
     r->lost++;
-    return tx_add_intent(r->tx, row);
+    return tx_add_intent(r->tx, row) ? -1 : 0;
 }
 
 static int on_entry(const struct crl_entry *e, void *arg)
@@ -140,17 +141,41 @@ static int merge_crl(struct restore *r)
     return tx_list(r->tx, &held, on_held, r) ? store_failed(r) : 0;
 }
 
-/* Taken and never published: the next one is above it. */
-static int raise_number(struct restore *r)
+/* A use that was spent after the backup is open again here: nothing tells of it. */
+static int count_enrolments(struct restore *r)
 {
-    struct crl_row last = {0}, taken = {.issuer = r->issuer_id, .this_update = r->now};
-    if (tx_last_crl(r->tx, r->issuer_id, 0, 0, &last) < 0)
+    struct enrolment_row e = {0};
+    int rc;
+    while ((rc = tx_enrolment_after(r->tx, e.user, &e)) == 0)
+        r->open_enrolments += !e.ended_at && e.uses < e.uses_max && r->now < e.not_after;
+    return rc < 0 ? store_failed(r) : 0;
+}
+
+/* Taken and never published: the next one is above it. */
+static int raise_number(struct restore *r, int scope)
+{
+    struct crl_row last = {0};
+    struct crl_row taken = {.issuer = r->issuer_id,
+                            .shard = scope,
+                            .this_update = r->now,
+                            .next_update = r->now,
+                            .journal_seq = r->seq};
+    if (tx_last_crl(r->tx, r->issuer_id, scope, 0, &last) < 0)
         return store_failed(r);
-    taken.number = (last.number > r->crl.number ? last.number : r->crl.number) + NUMBER_JUMP;
-    taken.next_update = r->now;
-    taken.journal_seq = r->seq;
-    r->next_number = taken.number + 1;
+    uint64_t newest = scope == 0 && r->crl.number > last.number ? r->crl.number : last.number;
+    taken.number = newest + NUMBER_JUMP;
+    if (scope == 0)
+        r->next_number = taken.number + 1;
     return tx_add_crl(r->tx, &taken) ? store_failed(r) : 0;
+}
+
+/* Of the shards too that the backup does not know: there may have been more since. */
+static int raise_numbers(struct restore *r)
+{
+    for (int scope = 0; scope <= CRL_SHARDS_MAX; scope++)
+        if (raise_number(r, scope))
+            return -1;
+    return 0;
 }
 
 static int find_issuer(struct restore *r)
@@ -184,7 +209,7 @@ static int merge(struct store_tx *tx, void *arg)
                  number) ||
         tx_set_meta(tx, "projected", 0))
         return store_failed(r);
-    return find_issuer(r) || merge_crl(r) || raise_number(r) ? -1 : 0;
+    return find_issuer(r) || merge_crl(r) || raise_numbers(r) || count_enrolments(r) ? -1 : 0;
 }
 
 static void merged(int durable, void *arg)
@@ -225,13 +250,18 @@ static int check_target(struct restore *r)
     struct err *err = &r->c->err;
     if (file_make_dir(r->state, 0750, err))
         return -1;
-    for (size_t i = 0; i < sizeof remains / sizeof *remains; i++)
-        if (exists(r->state, remains[i]))
+    char shard[CRL_NAME_MAX];
+    for (size_t i = 0; i < sizeof remains / sizeof *remains + CRL_SHARDS_MAX; i++) {
+        size_t behind = sizeof remains / sizeof *remains;
+        const char *name =
+            i < behind ? remains[i] : crl_file_name(shard, (unsigned)(i - behind) + 1);
+        if (exists(r->state, name))
             return err_set(err, ERR_already_exists,
                            "%s/%s is there: nothing is overwritten. Move the whole folder aside, "
                            "keep it (its crl.der and certs may be newer than the backup), and "
                            "restore into a new one",
-                           r->state, remains[i]);
+                           r->state, name);
+    }
     return 0;
 }
 
@@ -349,10 +379,12 @@ static void report(const struct restore *r)
 {
     if (r->c->json) {
         printf("{\"status\":\"OK\",\"certificates\":%llu,\"journal_seq\":%llu,\"crl_entries\":%llu,"
-               "\"revocations_taken\":%llu,\"certificates_lost\":%llu,\"next_crl_number\":%llu}\n",
+               "\"revocations_taken\":%llu,\"certificates_lost\":%llu,\"next_crl_number\":%llu,"
+               "\"open_enrolments\":%llu}\n",
                (unsigned long long)r->certificates, (unsigned long long)r->seq,
                (unsigned long long)r->listed, (unsigned long long)r->changed,
-               (unsigned long long)r->lost, (unsigned long long)r->next_number);
+               (unsigned long long)r->lost, (unsigned long long)r->next_number,
+               (unsigned long long)r->open_enrolments);
         return;
     }
     printf("%s: %llu certificates, journal to event %llu; the next CRL has number %llu\n", r->state,
@@ -369,6 +401,11 @@ static void report(const struct restore *r)
         printf("%llu certificates were on hold at the backup and are not on that CRL: they stay on "
                "hold\nuntil a revoker lifts it (signetctl export shows them)\n",
                (unsigned long long)r->held_only_here);
+    if (r->open_enrolments)
+        printf(
+            "enrolment passwords open as they were at the backup: %llu; end those used since then\n"
+            "(signetctl enrolment list, signetctl enrolment end)\n",
+            (unsigned long long)r->open_enrolments);
     printf("next: start signetd; signetctl audit; signetctl import what the laptops hold\n");
 }
 

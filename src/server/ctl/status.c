@@ -59,6 +59,10 @@ static void notice_expiry(struct notices *n, const struct msg_answer_status *m)
         add(n, "signetd renews it when it can sign; see its log",
             "the server's own TLS certificate %s",
             m->listener_not_after <= m->time ? "has ended" : "ends within a day");
+    if (m->responder_not_after && m->responder_not_after - m->time < DAY &&
+        m->responder_not_after < m->issuer_not_after)
+        add(n, "signetd renews it when it can sign; see its log",
+            "the OCSP responder's certificate ends within a day");
     if (m->crl_number == 0)
         add(n, "it is made when the token can sign", "there is no CRL yet");
     else if (m->crl_next_update <= m->time)
@@ -76,6 +80,8 @@ static const char *step_for(const char *problem)
                                           "No space",     "Input/output", "Read-only"};
     if (strstr(problem, "clock"))
         return "set the clock right, then signetctl clock accept";
+    if (strstr(problem, "random generator"))
+        return "docs/recovery.md, \"No random numbers\"; nothing was signed";
     for (size_t i = 0; i < sizeof of_disk / sizeof *of_disk; i++)
         if (strstr(problem, of_disk[i]))
             return "docs/recovery.md, \"A full or failing disk\"; it goes on by itself afterwards";
@@ -118,6 +124,9 @@ static void print_numbers(const struct msg_answer_status *m)
     printf("CRL        number %llu of %s, until %s\n", (unsigned long long)m->crl_number,
            time_text(a, m->crl_this_update), time_text(b, m->crl_next_update));
     printf("listener   until %s\n", time_text(a, m->listener_not_after));
+    if (m->responder_not_after)
+        printf("OCSP       until %s (the responder's certificate)\n",
+               time_text(a, m->responder_not_after));
     printf("CA         until %s\n", time_text(a, m->issuer_not_after));
 }
 
@@ -150,6 +159,8 @@ static void print_json(const struct msg_answer_status *m, const struct notices *
            time_text(a, m->crl_this_update));
     printf(",\"crl_next_update\":\"%s\"", time_text(a, m->crl_next_update));
     printf(",\"listener_not_after\":\"%s\"", time_text(a, m->listener_not_after));
+    if (m->responder_not_after)
+        printf(",\"ocsp_not_after\":\"%s\"", time_text(a, m->responder_not_after));
     printf(",\"time\":\"%s\"", time_text(a, m->time));
     printf(",\"ca_not_after\":\"%s\",\"token_fault\":%u,\"token\":",
            time_text(a, m->issuer_not_after), m->token_fault);

@@ -256,6 +256,7 @@ char *answer_status(const struct msg_answer_status *m)
         ok = add_token(root, m) && add_store(root, m) && add_crl(root, m) &&
              add_time(root, "issuer_not_after", m->issuer_not_after) &&
              add_time(root, "listener_not_after", m->listener_not_after) &&
+             add_time(root, "ocsp_not_after", m->responder_not_after) &&
              add_time(root, "started_at", m->started_at) && add_time(root, "time", m->time) &&
              add_text(root, "problem", m->problem) && add_operator(root, m);
     return finish(root, ok);

@@ -167,7 +167,7 @@ static void refuse(struct arrival *a)
     SSL_shutdown(a->ssl);
     ERR_clear_error();
     free(page);
-    shutdown(bufferevent_getfd(a->bev), SHUT_RD);
+    bufferevent_trigger_event(a->bev, BEV_EVENT_READING | BEV_EVENT_EOF, BEV_TRIG_DEFER_CALLBACKS);
 }
 
 /* bufferevent_free() takes the callbacks away, and ends it a little later. */

@@ -1,6 +1,7 @@
 /* How a request comes in on a TLS connection. evhttp tells of a request when it is whole, and ends
  * a connection on which nothing moves; this knows how large a header is that evhttp refuses, and
- * ends what comes too slowly, however busily it drips. (The plain port takes no bodies.) */
+ * ends what comes too slowly, however busily it drips. (On the plain port
+ * HTTP_TIMEOUT alone ends one.) */
 #ifndef SIGNET_FRONT_ARRIVAL_H
 #define SIGNET_FRONT_ARRIVAL_H
 

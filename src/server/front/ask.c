@@ -8,7 +8,7 @@ struct pending {
     struct service *service;
     struct exchange *exchange;
     struct question *question;
-    int probe;                /* GET /readyz: the status alone counts */
+    answer_fn answer;         /* NULL: JSON */
     struct answer_list *list; /* of list_certs, as it comes */
 };
 
@@ -20,21 +20,13 @@ static void forget(void *arg)
     free(p);
 }
 
-static void refuse_by_authority(struct exchange *x, const struct msg_answer_error *m)
+void answer_refusal(struct exchange *x, const struct msg_answer_error *m)
 {
     struct err err;
     int known = m->code > ERR_none && m->code < ERR_COUNT;
     err_set(&err, known ? (enum err_code)m->code : ERR_internal, m->detail[0] ? "%s" : NULL,
             m->detail);
     exchange_refuse(x, &err, m->retry_after);
-}
-
-void answer_probe_with(struct exchange *x, int ready)
-{
-    exchange_add_header(x, "Cache-Control", "no-store");
-    if (!ready)
-        exchange_add_header(x, "Retry-After", "1");
-    exchange_json(x, ready ? HTTP_OK : HTTP_SERVUNAVAIL, answer_probe(ready));
 }
 
 static void answer_with_list(struct pending *p, const struct msg_answer_page *m)
@@ -77,7 +69,7 @@ static void answer_with(struct pending *p, enum msg_type type, const union answe
         answer_with_list(p, &answer->page);
         return;
     default:
-        refuse_by_authority(x, &answer->error);
+        answer_refusal(x, &answer->error);
     }
 }
 
@@ -88,25 +80,27 @@ static void on_answered(enum msg_type type, const union answer *answer, void *ar
         add_to_list(p, &answer->row);
         return;
     }
-    if (p->probe)
-        answer_probe_with(p->exchange, type == MSG_answer_status && answer->status.ready);
+    if (p->answer)
+        p->answer(p->service, p->exchange, type, answer);
     else
         answer_with(p, type, answer);
     answer_list_free(p->list);
     free(p);
 }
 
-void ask(struct service *s, struct exchange *x, enum msg_type type, const void *body, int probe)
+void ask(struct service *s, struct exchange *x, enum msg_type type, const void *body,
+         answer_fn answer)
 {
     struct err err = {0};
     struct pending *p = calloc(1, sizeof *p);
-    int anonymous = exchange_caller(x)->kind != CALLER_CERTIFICATE;
+    /* whose password it is only the authority knows */
+    int anonymous = exchange_caller(x)->kind != CALLER_CERTIFICATE || type == MSG_enrol;
     if (!p) {
         err_set(&err, ERR_busy, NULL);
         exchange_refuse(x, &err, 0);
         return;
     }
-    *p = (struct pending){s, x, NULL, probe, NULL};
+    *p = (struct pending){s, x, NULL, answer, NULL};
     if (authority_ask(s->authority, type, body, anonymous, on_answered, p, &p->question, &err)) {
         free(p);
         exchange_refuse(x, &err, 0);
@@ -115,9 +109,9 @@ void ask(struct service *s, struct exchange *x, enum msg_type type, const void *
     exchange_wait(x, forget, p);
 }
 
-void ask_status(struct service *s, struct exchange *x, int probe)
+void ask_status(struct service *s, struct exchange *x, answer_fn answer)
 {
     struct msg_status m = {0};
     SET_CALLER(&m, exchange_caller(x));
-    ask(s, x, MSG_status, &m, probe);
+    ask(s, x, MSG_status, &m, answer);
 }

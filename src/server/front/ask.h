@@ -16,12 +16,17 @@
         (m)->caller_digest = (struct bytes){caller_->digest, sizeof caller_->digest};              \
     } while (0)
 
-/* Answers x when the authority has, or at once when it cannot be asked. body: of the type, borrowed
- * for the call. probe: GET /readyz, for which the answer's status alone counts. */
-void ask(struct service *s, struct exchange *x, enum msg_type type, const void *body, int probe);
-void ask_status(struct service *s, struct exchange *x, int probe);
+/* Makes the answer to x of what the authority said; it is of the question's kind, or an error. */
+typedef void (*answer_fn)(struct service *s, struct exchange *x, enum msg_type type,
+                          const union answer *answer);
 
-/* Answers a probe: 200, or 503. */
-void answer_probe_with(struct exchange *x, int ready);
+/* Answers x when the authority has, or at once when it cannot be asked. body: of the type, borrowed
+ * for the call. answer NULL: the JSON of POST /v1. */
+void ask(struct service *s, struct exchange *x, enum msg_type type, const void *body,
+         answer_fn answer);
+void ask_status(struct service *s, struct exchange *x, answer_fn answer);
+
+/* The refusal that an answer_error is. */
+void answer_refusal(struct exchange *x, const struct msg_answer_error *m);
 
 #endif

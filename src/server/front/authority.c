@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "common/channel.h"
 #include "common/log.h"
+#include "common/shared_count.h"
 
 struct question {
     LIST_ENTRY(question) next;
@@ -26,6 +27,8 @@ struct authority {
     void *arg;
     uint32_t credits, used, used_anonymous, used_signing;
     uint64_t last_id;
+    struct shared_count *told; /* of ocsp_forget; NULL: not known yet */
+    uint64_t heard;
     LIST_HEAD(, question) questions;
 };
 
@@ -33,7 +36,7 @@ struct authority {
 
 static unsigned waits_for_token(enum msg_type type)
 {
-    return type == MSG_issue || type == MSG_renew;
+    return type == MSG_issue || type == MSG_renew || type == MSG_enrol || type == MSG_ocsp;
 }
 
 static void question_free(struct question *q)
@@ -109,6 +112,16 @@ int authority_ask(struct authority *a, enum msg_type type, const void *body, int
     return 0;
 }
 
+int authority_catch_up(struct authority *a)
+{
+    return channel_catch_up(a->channel);
+}
+
+int authority_is_behind(const struct authority *a)
+{
+    return !a->told || a->heard != shared_count_get(a->told);
+}
+
 void question_forget(struct question *q)
 {
     q->answered = NULL;
@@ -131,6 +144,7 @@ static enum msg_type answer_to(enum msg_type question, enum msg_type answer)
     switch (question) {
     case MSG_issue:
     case MSG_renew:
+    case MSG_enrol:
         return MSG_answer_certificate;
     case MSG_revoke:
         return MSG_answer_revoked;
@@ -140,6 +154,8 @@ static enum msg_type answer_to(enum msg_type question, enum msg_type answer)
         return MSG_answer_row;
     case MSG_list:
         return MSG_answer_page;
+    case MSG_ocsp:
+        return MSG_answer_ocsp;
     case MSG_signed_request: /* what it asks for the authority has read */
         return answer == MSG_answer_revoked ? MSG_answer_revoked : MSG_answer_certificate;
     default:
@@ -151,7 +167,7 @@ static int on_answer(struct authority *a, const struct msg *m)
 {
     union answer answer;
     struct question *q = find(a, m->id);
-    if (m->type < MSG_answer_error || m->type > MSG_answer_reported ||
+    if (m->type < MSG_answer_error || m->type > MSG_answer_ocsp ||
         msg_decode(&answer, m->type, m->fields))
         return -1;
     if (q && q->type == MSG_list && m->type == MSG_answer_row) {
@@ -181,6 +197,12 @@ static int on_chain(struct authority *a, const struct msg *m)
     return msg_decode(&body, m->type, m->fields) ? -1 : a->handlers.on_chain(&body, a->arg);
 }
 
+static int on_est_label(struct authority *a, const struct msg *m)
+{
+    struct msg_est_label body;
+    return msg_decode(&body, m->type, m->fields) ? -1 : a->handlers.on_est_label(&body, a->arg);
+}
+
 static int on_document(struct authority *a, const struct msg *m)
 {
     struct msg_document body;
@@ -192,12 +214,35 @@ static int on_document(struct authority *a, const struct msg *m)
     return a->handlers.on_document(&body, m->fd, a->arg);
 }
 
+static int on_ocsp_forget(struct authority *a, const struct msg *m)
+{
+    struct msg_ocsp_forget body;
+    a->heard++;
+    return msg_decode(&body, m->type, m->fields) ? -1 : a->handlers.on_ocsp_forget(&body, a->arg);
+}
+
+static int on_ocsp_told(struct authority *a, const struct msg *m)
+{
+    struct msg_ocsp_told body;
+    if (m->fd < 0)
+        return -1;
+    if (a->told || msg_decode(&body, m->type, m->fields)) {
+        close(m->fd);
+        return -1;
+    }
+    a->told = shared_count_open(m->fd);
+    a->heard = body.count;
+    return a->told ? 0 : -1;
+}
+
 static int on_message(struct channel *c, const struct msg *m, void *arg)
 {
     (void)c;
     struct authority *a = arg;
     if (m->type == MSG_document)
         return on_document(a, m);
+    if (m->type == MSG_ocsp_told)
+        return on_ocsp_told(a, m);
     if (m->fd >= 0) {
         close(m->fd);
         return -1;
@@ -206,6 +251,10 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
         return on_listener(a, m);
     if (m->type == MSG_chain)
         return on_chain(a, m);
+    if (m->type == MSG_est_label)
+        return on_est_label(a, m);
+    if (m->type == MSG_ocsp_forget)
+        return on_ocsp_forget(a, m);
     return on_answer(a, m);
 }
 
@@ -242,6 +291,7 @@ void authority_free(struct authority *a)
         return;
     while ((q = LIST_FIRST(&a->questions)))
         question_free(q);
+    shared_count_free(a->told);
     channel_free(a->channel);
     free(a);
 }

@@ -21,13 +21,16 @@ union answer {
     struct msg_answer_row row;
     struct msg_answer_page page;
     struct msg_answer_reported reported;
+    struct msg_answer_ocsp ocsp;
 };
 
 struct authority_handlers {
     /* Each returns 0, or -1 when it cannot be used: the authority is then ended. */
     int (*on_listener)(const struct msg_listener *m, void *arg);
     int (*on_chain)(const struct msg_chain *m, void *arg);
+    int (*on_est_label)(const struct msg_est_label *m, void *arg);
     int (*on_document)(const struct msg_document *m, int fd, void *arg); /* takes fd */
+    int (*on_ocsp_forget)(const struct msg_ocsp_forget *m, void *arg);
     void (*on_end)(const char *why, void *arg);
 };
 
@@ -46,6 +49,14 @@ int authority_ask(struct authority *a, enum msg_type type, const void *body, int
                   void (*answered)(enum msg_type type, const union answer *answer, void *arg),
                   void *arg, struct question **out, struct err *err)
     __attribute__((warn_unused_result));
+
+/* Takes what the authority has sent so far: afterwards, unless authority_is_behind(), everything is
+ * known that was acknowledged to anyone before this call. answered() and the handlers are called
+ * meanwhile. -1: it cannot be. */
+int authority_catch_up(struct authority *a) __attribute__((warn_unused_result));
+
+/* An ocsp_forget is still on its way: the socket was full, and it waits at the authority. */
+int authority_is_behind(const struct authority *a);
 
 /* Nobody waits any more. Not after answered() was called. */
 void question_forget(struct question *q);

@@ -1,10 +1,11 @@
 #include "server/front/documents.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
+#include <sys/queue.h>
 #include <time.h>
 #include <unistd.h>
 #include <openssl/pem.h>
@@ -16,19 +17,26 @@ struct blob {
     uint8_t *data;
     size_t len;
     int mapped;
+    struct documents *retired_in; /* replaced, and still being sent */
+    TAILQ_ENTRY(blob) next;
 };
 
 struct documents {
     struct document list[DOCUMENTS_MAX];
     size_t count;
     struct blob *crl_answer; /* of the present /crl */
+
+    TAILQ_HEAD(blobs, blob) retired; /* the oldest first */
+    size_t retired_bytes;
+    void (*give_up)(struct blob *body, void *arg);
+    void *give_up_arg;
 };
 
 static struct blob *blob_new(uint8_t *data, size_t len, int mapped)
 {
     struct blob *b = calloc(1, sizeof *b);
     if (b)
-        *b = (struct blob){1, data, len, mapped};
+        *b = (struct blob){.refs = 1, .data = data, .len = len, .mapped = mapped};
     return b;
 }
 
@@ -40,13 +48,14 @@ struct blob *blob_take(char *data, size_t len)
     return b;
 }
 
-/* NULL: not a regular file of a sensible size, or no memory. */
+/* NULL: not a memfd (which alone has seals) of a sensible size, or no memory. fstat(2) would look
+ * at any path, so a front may not do it. */
 static struct blob *blob_map(int fd)
 {
-    struct stat st;
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > DOCUMENT_MAX)
+    off_t size = fcntl(fd, F_GET_SEALS) < 0 ? 0 : lseek(fd, 0, SEEK_END);
+    if (size <= 0 || size > DOCUMENT_MAX)
         return NULL;
-    size_t len = (size_t)st.st_size;
+    size_t len = (size_t)size;
     void *data = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED)
         return NULL;
@@ -67,10 +76,20 @@ struct blob *blob_ref(struct blob *b)
     return b;
 }
 
+static void forget_retired(struct blob *b)
+{
+    if (!b->retired_in)
+        return;
+    b->retired_in->retired_bytes -= b->len;
+    TAILQ_REMOVE(&b->retired_in->retired, b, next);
+    b->retired_in = NULL;
+}
+
 void blob_unref(struct blob *b)
 {
     if (!b || --b->refs > 0)
         return;
+    forget_retired(b);
     if (b->mapped)
         munmap(b->data, b->len);
     else
@@ -80,13 +99,44 @@ void blob_unref(struct blob *b)
 
 struct documents *documents_new(void)
 {
-    return calloc(1, sizeof(struct documents));
+    struct documents *d = calloc(1, sizeof *d);
+    if (d)
+        TAILQ_INIT(&d->retired);
+    return d;
+}
+
+void documents_on_late(struct documents *d, void (*give_up)(struct blob *body, void *arg),
+                       void *arg)
+{
+    d->give_up = give_up;
+    d->give_up_arg = arg;
+}
+
+/* It has another in its place. Who reads it may go on; but a CRL has forty megabytes, there is one
+ * after the other, and who reads slowly must not keep them all. */
+static void retire(struct documents *d, struct blob *b)
+{
+    struct blob *oldest;
+    if (b && b->refs > 1) {
+        b->retired_in = d;
+        d->retired_bytes += b->len;
+        TAILQ_INSERT_TAIL(&d->retired, b, next);
+    }
+    blob_unref(b);
+    while (d->retired_bytes > RETIRED_MAX && d->give_up &&
+           (oldest = TAILQ_FIRST(&d->retired)) != TAILQ_LAST(&d->retired, blobs)) {
+        forget_retired(oldest);
+        d->give_up(oldest, d->give_up_arg);
+    }
 }
 
 void documents_free(struct documents *d)
 {
+    struct blob *b;
     if (!d)
         return;
+    while ((b = TAILQ_FIRST(&d->retired)))
+        forget_retired(b);
     for (size_t i = 0; i < d->count; i++)
         blob_unref(d->list[i].body);
     blob_unref(d->crl_answer);
@@ -135,13 +185,16 @@ static int store(struct documents *d, const struct msg_document *m, struct blob 
             return err_set(err, ERR_internal, "more than %d documents", DOCUMENTS_MAX);
         doc = &d->list[d->count++];
     }
-    blob_unref(doc->body);
+    struct blob *older = doc->body, *older_answer = NULL;
     doc->body = body;
+    doc->date_tells = !older || doc->modified != m->modified;
     describe(doc, m);
     if (strcmp(doc->path, "/crl") == 0) {
-        blob_unref(d->crl_answer);
+        older_answer = d->crl_answer;
         d->crl_answer = NULL;
     }
+    retire(d, older);
+    retire(d, older_answer);
     return 0;
 }
 
@@ -227,7 +280,7 @@ int document_not_modified(const struct document *doc, const char *if_none_match,
     struct tm tm = {0};
     if (if_none_match)
         return etag_listed(if_none_match, doc->etag);
-    if (!if_modified_since)
+    if (!if_modified_since || !doc->date_tells)
         return 0;
     const char *end = strptime(if_modified_since, "%a, %d %b %Y %H:%M:%S GMT", &tm);
     return end && !*end && doc->modified == (int64_t)timegm(&tm);

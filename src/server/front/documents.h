@@ -7,8 +7,9 @@
 #include "common/err.h"
 #include "common/msg.h"
 
-#define DOCUMENTS_MAX 16
-#define CRL_ANSWER_MAX (4 * 1024 * 1024) /* DER; a larger CRL is not put into JSON */
+#define DOCUMENTS_MAX 80                        /* a CRL may have 64 shards */
+#define RETIRED_MAX ((size_t)256 * 1024 * 1024) /* replaced, and still being read */
+#define CRL_ANSWER_MAX (4 * 1024 * 1024)        /* DER; a larger CRL is not put into JSON */
 
 /* Bytes that answers under way share; the last one frees them. */
 struct blob;
@@ -21,6 +22,7 @@ struct document {
     char path[65], content_type[65];
     char etag[40];             /* with its quotes */
     int64_t modified, expires; /* expires 0: never */
+    int date_tells;            /* it from the one before: they are not of the same second */
     struct blob *body;
 };
 
@@ -28,6 +30,11 @@ struct documents; /* opaque */
 
 struct documents *documents_new(void) __attribute__((warn_unused_result));
 void documents_free(struct documents *d);
+
+/* What is called when replaced documents that are still being read exceed RETIRED_MAX: answers with
+ * this body, the oldest, are to be ended. The last one that was replaced is never among them. */
+void documents_on_late(struct documents *d, void (*give_up)(struct blob *body, void *arg),
+                       void *arg);
 
 /* Takes fd, also on failure. The same path again replaces the document. */
 int documents_put(struct documents *d, const struct msg_document *m, int fd, struct err *err)
@@ -40,8 +47,8 @@ const struct document *documents_find(const struct documents *d, const char *pat
 struct blob *documents_crl_answer(struct documents *d, struct err *err);
 
 /* Whether a conditional request is answered 304 (RFC 9110 section 13.2.2). Either may be NULL. A
- * date must be the very one: after a clock that was ahead, the newer document has the older date.
- */
+ * date must be the very one: after a clock that was ahead, the newer document has the older date;
+ * and it must tell (RFC 9110 section 8.8.2.2), which that of an OCSP answer never does. */
 int document_not_modified(const struct document *doc, const char *if_none_match,
                           const char *if_modified_since);
 

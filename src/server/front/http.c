@@ -15,6 +15,7 @@
 #include "server/front/answer.h"
 #include "server/front/arrival.h"
 #include "server/front/error_page.h"
+#include "server/front/protocol.h"
 #include "server/request/request.h"
 
 #define INPUT_MAX ((size_t)2 * REQUEST_MAX) /* of a connection, not yet looked at */
@@ -29,6 +30,7 @@ struct http {
     struct event *tick, *drained;
     struct http_handlers handlers;
     void *arg;
+    LIST_HEAD(, exchange) exchanges;
     unsigned in_flight;
     unsigned refused; /* in this second */
     int retiring, draining;
@@ -37,12 +39,15 @@ struct http {
 /* Its life is the request's: from on_request() until on_complete(), when the answer is written, or
  * on_close(), when the connection ends first. */
 struct exchange {
+    LIST_ENTRY(exchange) next;
     struct http *http;
     struct evhttp_request *req;
     enum operation op;
     const struct caller *caller;
-    struct caller plain; /* without TLS there is only an address */
-    int answered;        /* evhttp has it and frees the request */
+    struct caller plain;     /* without TLS there is only an address */
+    const struct blob *body; /* of the answer, when it is one that others share */
+    int answered;            /* evhttp has it and frees the request */
+    int errors_as_text;
     void (*forget)(void *arg);
     void *forget_arg;
 };
@@ -101,6 +106,7 @@ static void say_goodbye(struct evhttp_connection *connection, void *arg)
 static void exchange_end(struct exchange *x)
 {
     struct http *h = x->http;
+    LIST_REMOVE(x, next);
     free(x);
     h->in_flight--;
     if (h->draining && h->in_flight == 0)
@@ -160,60 +166,11 @@ static struct exchange *exchange_begin(struct http *h, struct evhttp_request *re
     x->http = h;
     x->req = req;
     x->op = OP_NONE;
+    LIST_INSERT_HEAD(&h->exchanges, x, next);
     h->in_flight++;
     evhttp_connection_set_closecb(evhttp_request_get_connection(req), on_close, x);
     evhttp_request_set_on_complete_cb(req, on_complete, x);
     return x;
-}
-
-/* ---- what evhttp lets through (RFC 9112) ---- */
-
-/* token, RFC 9110 section 5.6.2 */
-static int is_token(const char *name)
-{
-    size_t len = strspn(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-                              "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
-    return len > 0 && !name[len];
-}
-
-static int check_names(const struct exchange *x, struct err *err)
-{
-    const struct evkeyval *header;
-    for (header = x->req->input_headers->tqh_first; header; header = header->next.tqe_next)
-        if (!is_token(header->key))
-            return err_set(err, ERR_http_malformed, "a header's name is malformed");
-    return 0;
-}
-
-static int check_length(const struct exchange *x, struct err *err)
-{
-    unsigned lengths = exchange_header_count(x, "Content-Length");
-    unsigned encodings = exchange_header_count(x, "Transfer-Encoding");
-    const char *length = exchange_header(x, "Content-Length");
-    if (lengths > 1 || encodings > 1 || (lengths && encodings))
-        return err_set(err, ERR_http_malformed,
-                       "more than one of Content-Length and Transfer-Encoding");
-    if (length && (!*length || length[strspn(length, "0123456789")]))
-        return err_set(err, ERR_http_malformed, "Content-Length is not a number");
-    /* evhttp reads no body here, and would take it for the next request */
-    int reads_body = exchange_method(x) & (EVHTTP_REQ_POST | EVHTTP_REQ_PUT | EVHTTP_REQ_PATCH |
-                                           EVHTTP_REQ_GET | EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS);
-    if (!reads_body && (encodings || (length && strspn(length, "0") != strlen(length))))
-        return err_set(err, ERR_http_malformed, "this method takes no body");
-    return 0;
-}
-
-static int check_protocol(const struct exchange *x, struct err *err)
-{
-    const struct evhttp_request *req = x->req;
-    unsigned hosts = exchange_header_count(x, "Host");
-    if (req->major != 1 || (req->minor != 0 && req->minor != 1))
-        return err_set(err, ERR_http_malformed, "HTTP/1.0 or HTTP/1.1 is spoken here");
-    if (hosts > 1 || (hosts == 0 && req->minor == 1)) /* RFC 9112 section 3.2 */
-        return err_set(err, ERR_http_malformed, "send exactly one Host header");
-    if (check_names(x, err))
-        return -1;
-    return check_length(x, err);
 }
 
 static void refuse_and_close(struct exchange *x, const struct err *why)
@@ -235,7 +192,7 @@ static void on_request(struct evhttp_request *req, void *arg)
     if (take_caller(x)) {
         err_set(&err, ERR_internal, "out of memory");
         refuse_and_close(x, &err);
-    } else if (check_protocol(x, &err)) {
+    } else if (protocol_check(req, &err)) {
         refuse_and_close(x, &err);
     } else if (h->draining) {
         err_set(&err, ERR_draining, NULL);
@@ -330,6 +287,17 @@ void http_retire(struct http *h)
         evconnlistener_disable(h->listener);
 }
 
+void http_end_readers(struct http *h, const struct blob *body)
+{
+    struct exchange *x = LIST_FIRST(&h->exchanges);
+    while (x) {
+        struct exchange *after = LIST_NEXT(x, next);
+        if (x->body == body)
+            evhttp_connection_free(evhttp_request_get_connection(x->req)); /* on_close() frees x */
+        x = after;
+    }
+}
+
 void http_drain(struct http *h)
 {
     http_retire(h);
@@ -379,17 +347,21 @@ const char *exchange_path(const struct exchange *x)
 
 unsigned exchange_header_count(const struct exchange *x, const char *name)
 {
-    unsigned n = 0;
-    const struct evkeyval *header;
-    for (header = x->req->input_headers->tqh_first; header; header = header->next.tqe_next)
-        n += evutil_ascii_strcasecmp(header->key, name) == 0;
-    return n;
+    return protocol_header_count(x->req, name);
 }
 
 const char *exchange_header(const struct exchange *x, const char *name)
 {
     return exchange_header_count(x, name) == 1 ? evhttp_find_header(x->req->input_headers, name)
                                                : NULL;
+}
+
+void exchange_wipe_header(struct exchange *x, const char *name)
+{
+    struct evkeyval *header;
+    for (header = x->req->input_headers->tqh_first; header; header = header->next.tqe_next)
+        if (evutil_ascii_strcasecmp(header->key, name) == 0)
+            OPENSSL_cleanse(header->value, strlen(header->value));
 }
 
 struct bytes exchange_body(struct exchange *x)
@@ -413,6 +385,11 @@ enum operation exchange_operation(const struct exchange *x)
     return x->op;
 }
 
+void exchange_errors_as_text(struct exchange *x)
+{
+    x->errors_as_text = 1;
+}
+
 void exchange_wait(struct exchange *x, void (*forget)(void *arg), void *arg)
 {
     x->forget = forget;
@@ -427,16 +404,33 @@ void exchange_add_header(struct exchange *x, const char *name, const char *value
     evhttp_add_header(x->req->output_headers, name, value);
 }
 
+/* Header and body in one TLS record and one packet, where they fit: each piece of the buffer would
+ * be written for itself. */
+static void join(struct evbuffer *out)
+{
+    if (evbuffer_get_length(out) <= SSL3_RT_MAX_PLAIN_LENGTH)
+        evbuffer_pullup(out, -1);
+}
+
 /* x may be gone when this returns. */
 static void send_answer(struct exchange *x, int status, struct evbuffer *body)
 {
+    struct evhttp_connection *connection = evhttp_request_get_connection(x->req);
+    struct bufferevent *bev = connection ? evhttp_connection_get_bufferevent(connection) : NULL;
     x->answered = 1;
     x->forget = NULL;
     if (x->http->retiring)
         exchange_add_header(x, "Connection", "close");
     if (x->req->type == EVHTTP_REQ_CONNECT) /* evhttp would keep it open for a tunnel */
         x->req->type = EVHTTP_REQ_TRACE;
+    if (!x->http->tls || !bev) {
+        evhttp_send_reply(x->req, status, http_phrase(status), body);
+        return;
+    }
+    bufferevent_incref(bev);
     evhttp_send_reply(x->req, status, http_phrase(status), body);
+    join(bufferevent_get_output(bev));
+    bufferevent_decref(bev);
 }
 
 static void free_text(const void *data, size_t len, void *arg)
@@ -468,6 +462,16 @@ static void send_body(struct exchange *x, int status, const char *content_type, 
         evbuffer_free(out);
 }
 
+void exchange_text(struct exchange *x, int status, const char *content_type, char *text)
+{
+    if (!text) {
+        exchange_empty(x, err_http_status(ERR_internal));
+        return;
+    }
+    send_body(x, status, content_type, (struct bytes){(uint8_t *)text, strlen(text)}, free_text,
+              text);
+}
+
 void exchange_json(struct exchange *x, int status, char *json)
 {
     static const char no_memory[] = "{\"status\":\"ERROR\",\"operation\":\"\",\"error\":{\"code\":"
@@ -476,16 +480,12 @@ void exchange_json(struct exchange *x, int status, char *json)
         status = err_http_status(ERR_internal);
         json = strdup(no_memory);
     }
-    if (!json) {
-        exchange_empty(x, status);
-        return;
-    }
-    send_body(x, status, "application/json", (struct bytes){(uint8_t *)json, strlen(json)},
-              free_text, json);
+    exchange_text(x, status, "application/json", json);
 }
 
 void exchange_blob(struct exchange *x, const char *content_type, struct blob *body)
 {
+    x->body = body;
     send_body(x, HTTP_OK, content_type, blob_view(body), release_blob, blob_ref(body));
 }
 
@@ -503,6 +503,17 @@ static void log_refusal(const struct exchange *x, const struct err *why)
                  why->text);
 }
 
+/* RFC 9110 section 15.5.2: a 401 says how to log in. */
+static void refuse_as_text(struct exchange *x, int status, const struct err *why)
+{
+    char *text;
+    if (asprintf(&text, "%s: %s\n", err_name(why->code), why->text) < 0)
+        text = NULL;
+    if (status == 401)
+        exchange_add_header(x, "WWW-Authenticate", "Basic realm=\"signet\"");
+    exchange_text(x, status, "text/plain; charset=utf-8", text);
+}
+
 void exchange_refuse(struct exchange *x, const struct err *why, unsigned retry_after)
 {
     int status = err_http_status(why->code);
@@ -512,5 +523,8 @@ void exchange_refuse(struct exchange *x, const struct err *why, unsigned retry_a
         exchange_add_header(x, "Retry-After", seconds);
     }
     log_refusal(x, why);
-    exchange_json(x, status, answer_error(x->op, why->code, why->text));
+    if (x->errors_as_text)
+        refuse_as_text(x, status, why);
+    else
+        exchange_json(x, status, answer_error(x->op, why->code, why->text));
 }

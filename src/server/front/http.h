@@ -32,6 +32,8 @@ struct http *http_new(struct event_base *base, const struct tls *tls,
 int http_accept(struct http *h, int socket, struct err *err) __attribute__((warn_unused_result));
 /* No new connections; what comes on the old ones is answered, and closes them. */
 void http_retire(struct http *h);
+/* Ends the connections that are being sent this body. */
+void http_end_readers(struct http *h, const struct blob *body);
 /* The same, but new requests are answered 503 draining; on_drained comes from the loop. */
 void http_drain(struct http *h);
 unsigned http_in_flight(const struct http *h);
@@ -44,11 +46,16 @@ const char *exchange_path(const struct exchange *x); /* "" when there is a query
 const char *exchange_header(const struct exchange *x, const char *name);
 unsigned exchange_header_count(const struct exchange *x, const char *name);
 struct bytes exchange_body(struct exchange *x);
+void exchange_wipe_header(struct exchange *x, const char *name); /* its value, if it is there */
 const struct caller *exchange_caller(const struct exchange *x);
 
 /* What errors, and answers that come later, belong to. */
 void exchange_set_operation(struct exchange *x, enum operation op);
 enum operation exchange_operation(const struct exchange *x);
+
+/* What errors look like from here: "code: message" as text/plain (RFC 7030 section 4.2.3), not
+ * JSON; and with 401 comes the challenge to log in by HTTP Basic. */
+void exchange_errors_as_text(struct exchange *x);
 
 /* Until it is answered: forget(arg) is called when the client goes first. The exchange is then
  * gone. */
@@ -57,6 +64,7 @@ void exchange_wait(struct exchange *x, void (*forget)(void *arg), void *arg);
 /* Answers. Each ends the exchange: x is not used afterwards. */
 void exchange_add_header(struct exchange *x, const char *name, const char *value);
 void exchange_json(struct exchange *x, int status, char *json); /* takes json; NULL: no memory */
+void exchange_text(struct exchange *x, int status, const char *content_type, char *text); /* too */
 void exchange_blob(struct exchange *x, const char *content_type, struct blob *body);
 void exchange_empty(struct exchange *x, int status);
 /* retry_after counts with 503 and 429 alone; 0 is then 1. */

@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,8 @@
 #include <event2/event.h>
 #include "common/channel.h"
 #include "common/log.h"
+#include "common/sandbox.h"
+#include "server/front/est.h"
 #include "server/front/routes.h"
 
 enum { FD_SUPERVISOR = 3, FD_CONFIG, FD_AUTHORITY, FD_HTTPS, FD_HTTP };
@@ -122,7 +125,9 @@ static int on_listener(const struct msg_listener *m, void *arg)
 {
     struct front *f = arg;
     struct err err = {0};
-    if (tls_set_listener(f->tls, m->certificate_pem, m->key_pem, &err)) {
+    int rc = tls_set_listener(f->tls, m->certificate_pem, m->key_pem, &err);
+    OPENSSL_cleanse((void *)(uintptr_t)m->key_pem.data, m->key_pem.len); /* the message is ours */
+    if (rc) {
         log_error("%s", err.text);
         return -1;
     }
@@ -143,6 +148,12 @@ static int on_chain(const struct msg_chain *m, void *arg)
     return 0;
 }
 
+static int on_est_label(const struct msg_est_label *m, void *arg)
+{
+    struct front *f = arg;
+    return est_set_label(f->service.est, m);
+}
+
 static int on_document(const struct msg_document *m, int fd, void *arg)
 {
     struct front *f = arg;
@@ -152,6 +163,22 @@ static int on_document(const struct msg_document *m, int fd, void *arg)
         return -1;
     }
     return 0;
+}
+
+static int on_ocsp_forget(const struct msg_ocsp_forget *m, void *arg)
+{
+    struct front *f = arg;
+    return ocsp_forget(f->service.ocsp, m);
+}
+
+/* Who reads so slowly that several newer ones have come meanwhile. */
+static void on_late(struct blob *body, void *arg)
+{
+    struct front *f = arg;
+    log_info("a document that was replaced long since is still being read; its readers are ended");
+    http_end_readers(f->https, body);
+    if (f->http)
+        http_end_readers(f->http, body);
 }
 
 static void on_authority_end(const char *why, void *arg)
@@ -217,36 +244,50 @@ static void allow_connections(void)
 static void harden(void)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_DUMPABLE, 0);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    sandbox_prepare();
     allow_connections();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* Ctrl-C is the supervisor's to handle */
 }
 
+/* evhttp turns reading and writing on and off several times a request: the kernel is told of what
+ * is left of it when the loop waits again. (No descriptor here is a dup() of another.) */
+static struct event_base *make_base(void)
+{
+    struct event_config *config = event_config_new();
+    struct event_base *base = NULL;
+    if (config && !event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST))
+        base = event_base_new_with_config(config);
+    if (config)
+        event_config_free(config);
+    return base;
+}
+
 static int build(struct front *f)
 {
-    static const struct authority_handlers authority_handlers = {on_listener, on_chain, on_document,
-                                                                 on_authority_end};
+    static const struct authority_handlers authority_handlers = {
+        on_listener, on_chain, on_est_label, on_document, on_ocsp_forget, on_authority_end};
     static const struct channel_handlers supervisor_handlers = {on_supervisor_message,
                                                                 on_supervisor_end};
     static const struct http_handlers http_handlers = {on_request, on_drained};
     int plain = fcntl(FD_HTTP, F_GETFD) >= 0;
     if (prepare_listening(FD_HTTPS) || (plain && prepare_listening(FD_HTTP)))
         return -1;
-    if (!(f->base = event_base_new()) || !(f->tls = tls_new()) ||
-        !(f->service.documents = documents_new()) ||
+    if (!(f->base = make_base()) || !(f->tls = tls_new()) ||
+        !(f->service.documents = documents_new()) || !(f->service.est = est_new()) ||
         !(f->https = http_new(f->base, f->tls, &http_handlers, f)) ||
         (plain && !(f->http = http_new(f->base, NULL, &http_handlers, f))))
         return -1;
+    documents_on_late(f->service.documents, on_late, f);
     f->supervisor =
         channel_new(f->base, FD_SUPERVISOR, PROC_FRONT, PROC_SUPERVISOR, &supervisor_handlers, f);
     f->service.authority = authority_new(f->base, FD_AUTHORITY, &authority_handlers, f);
+    f->service.ocsp = ocsp_new(f->base, f->service.authority);
     f->terminate = evsignal_new(f->base, SIGTERM, on_terminate, f);
     f->retire = evsignal_new(f->base, SIGUSR1, on_retire, f);
     f->retired = evtimer_new(f->base, on_terminate, f);
-    return f->supervisor && f->service.authority && f->terminate && f->retire && f->retired &&
-                   !event_add(f->terminate, NULL) && !event_add(f->retire, NULL)
+    return f->supervisor && f->service.authority && f->service.ocsp && f->terminate && f->retire &&
+                   f->retired && !event_add(f->terminate, NULL) && !event_add(f->retire, NULL)
                ? 0
                : -1;
 }
@@ -255,9 +296,11 @@ static void take_down(struct front *f)
 {
     http_free(f->https);
     http_free(f->http);
+    ocsp_free(f->service.ocsp);
     authority_free(f->service.authority);
     channel_free(f->supervisor);
     documents_free(f->service.documents);
+    est_free(f->service.est);
     service_clear(&f->service);
     tls_free(f->tls);
     struct event *events[] = {f->terminate, f->retire, f->retired};
@@ -271,8 +314,11 @@ static void take_down(struct front *f)
 static int run(void)
 {
     struct front f = {0};
+    struct err err;
     if (build(&f))
         fail(&f, "cannot start: the inherited descriptors are not as expected, or out of memory");
+    else if (sandbox_enter(PROC_FRONT, NULL, &err)) /* before any byte of a stranger is read */
+        fail(&f, err.text);
     else
         event_base_dispatch(f.base);
     take_down(&f);

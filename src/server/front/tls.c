@@ -4,11 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <openssl/err.h>
+#include <openssl/crypto.h>
 #include <openssl/pem.h>
+#include "common/log.h"
 
 /* Enough for a client certificate and its chain; OpenSSL's default is 100 KiB. */
 #define CLIENT_CHAIN_MAX (24 * 1024)
 #define CLIENT_KEY_BITS_MAX 4096
+/* Of keys in use: 128 bytes, P-521, for each connection that may be in a handshake, four times. */
+#define KEYS_MAX (2 * 1024 * 1024)
+#define KEY_LEAST 32
 
 struct tls {
     SSL_CTX *ctx; /* NULL until listener and issuer are there */
@@ -25,8 +30,18 @@ static void free_caller(void *parent, void *caller, CRYPTO_EX_DATA *data, int in
     free(caller);
 }
 
+/* Private keys, the listener's and those of handshakes under way, lie where no swap and no core
+ * takes them. Not openssl.cnf: what it names would be loaded into this process. */
+static void set_up_openssl(void)
+{
+    OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+    if (CRYPTO_secure_malloc_init(KEYS_MAX, KEY_LEAST) != 1)
+        log_warn("the memory of private keys is not locked: raise RLIMIT_MEMLOCK to 8 MiB");
+}
+
 struct tls *tls_new(void)
 {
+    set_up_openssl();
     struct tls *t = calloc(1, sizeof *t);
     if (!t)
         return NULL;
@@ -75,6 +90,16 @@ static int accept_client(X509_STORE_CTX *store, void *arg)
     return 1;
 }
 
+/* Not finite fields, whose largest group costs a hundred times as much as X25519, and a stranger
+ * chooses; the first, against quantum computers, where OpenSSL (3.5) has it. */
+static int set_groups(SSL_CTX *ctx)
+{
+    int ok = SSL_CTX_set1_groups_list(ctx, "X25519MLKEM768:X25519:P-256:P-384") == 1 ||
+             SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") == 1;
+    ERR_clear_error();
+    return ok ? 0 : -1;
+}
+
 static int set_protocol(SSL_CTX *ctx)
 {
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
@@ -84,7 +109,8 @@ static int set_protocol(SSL_CTX *ctx)
     SSL_CTX_set_max_cert_list(ctx, CLIENT_CHAIN_MAX);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_cert_verify_callback(ctx, accept_client, NULL);
-    return SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
+    SSL_CTX_set_security_level(ctx, 2); /* 112 bits, no SHA-1; Debian's default, not OpenSSL's */
+    return SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 && set_groups(ctx) == 0 &&
                    SSL_CTX_set_num_tickets(ctx, 0) == 1 &&
                    SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20:!PSK:!aNULL") == 1
                ? 0

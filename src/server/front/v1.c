@@ -2,29 +2,14 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include "pki/crl.h"
-#include "pki/csr.h"
-#include "pki/key.h"
 #include "pki/mac.h"
 #include "server/front/answer.h"
 #include "server/front/ask.h"
+#include "server/front/enrolment.h"
 #include "server/request/request.h"
 
 /* ---- operations: each asks or answers, or returns -1 with err ---- */
-
-/* Before any work for one who cannot be an operator. */
-static int require_certificate(const struct exchange *x, struct err *err)
-{
-    switch (exchange_caller(x)->kind) {
-    case CALLER_CERTIFICATE:
-        return 0;
-    case CALLER_FOREIGN:
-        return err_set(err, ERR_certificate_unknown, NULL);
-    default:
-        return err_set(err, ERR_certificate_required, NULL);
-    }
-}
 
 /* The text of a field, "" or what stands for it when it was not sent. */
 static const char *text_or(const struct request *r, const char *name, const char *otherwise)
@@ -33,88 +18,42 @@ static const char *text_or(const struct request *r, const char *name, const char
     return text ? text : otherwise;
 }
 
-static int decode_csr(struct csr **out, const char *base64, struct err *err)
+static int take_csr(struct enrolment *e, struct exchange *x, const struct request *r,
+                    struct err *err)
 {
     size_t len;
+    const char *base64 = request_text(r, "csr");
+    if (require_certificate(x, err))
+        return -1;
     uint8_t *bytes = base64_decode(base64, strlen(base64), &len);
     if (!bytes)
         return err_set(err, ERR_csr_base64, NULL);
-    int rc = csr_parse(out, (struct bytes){bytes, len}, err);
+    int rc = enrolment_take(e, x, (struct bytes){bytes, len}, err);
     free(bytes);
     return rc;
-}
-
-/* Every check that needs no policy; the authority checks key and name again, by the profile. The
- * proof of possession is verified here only, and comes last: it is what costs time. */
-static int check_csr(const struct csr *csr, struct err *err)
-{
-    static const struct key_policy widest = {2048, 4096, 1, 1};
-    struct key_info info;
-    if (key_check(csr_spki(csr), &widest, &info, err) || mac_check(csr_cn(csr), err))
-        return -1;
-    return csr_verify(csr, err);
-}
-
-/* A CSR that passed every check, with the digests by which its request is known. */
-struct checked_csr {
-    struct csr *csr;
-    uint8_t body_digest[32], csr_digest[32];
-};
-
-static int take_csr(struct checked_csr *c, struct exchange *x, const struct request *r,
-                    struct err *err)
-{
-    c->csr = NULL;
-    if (require_certificate(x, err) || decode_csr(&c->csr, request_text(r, "csr"), err))
-        return -1;
-    if (check_csr(c->csr, err)) {
-        csr_free(c->csr);
-        return -1;
-    }
-    sha256(c->body_digest, exchange_body(x));
-    sha256(c->csr_digest, csr_der(c->csr));
-    return 0;
 }
 
 static int req_client_cert(struct service *s, struct exchange *x, const struct request *r,
                            struct err *err)
 {
-    struct checked_csr c;
-    if (take_csr(&c, x, r, err))
+    struct enrolment e;
+    if (take_csr(&e, x, r, err))
         return -1;
-    struct msg_issue m = {
-        .operation = operation_name(OP_REQ_CLIENT_CERT),
-        .profile = text_or(r, "profile", "device"),
-        .request_id = text_or(r, "request_id", ""),
-        .body_digest = {c.body_digest, sizeof c.body_digest},
-        .csr_digest = {c.csr_digest, sizeof c.csr_digest},
-        .name = csr_cn(c.csr),
-        .spki = csr_spki(c.csr),
-        .replace = (uint8_t)request_bool(r, "replace"),
-    };
-    SET_CALLER(&m, exchange_caller(x));
-    ask(s, x, MSG_issue, &m, 0);
-    csr_free(c.csr);
+    e.profile = text_or(r, "profile", "device");
+    e.request_id = text_or(r, "request_id", "");
+    e.replace = request_bool(r, "replace");
+    enrolment_issue(&e, s, x, NULL);
     return 0;
 }
 
-/* The device itself, by its current certificate. */
 static int renew_client_cert(struct service *s, struct exchange *x, const struct request *r,
                              struct err *err)
 {
-    struct checked_csr c;
-    if (take_csr(&c, x, r, err))
+    struct enrolment e;
+    if (take_csr(&e, x, r, err))
         return -1;
-    struct msg_renew m = {
-        .request_id = text_or(r, "request_id", ""),
-        .body_digest = {c.body_digest, sizeof c.body_digest},
-        .csr_digest = {c.csr_digest, sizeof c.csr_digest},
-        .name = csr_cn(c.csr),
-        .spki = csr_spki(c.csr),
-    };
-    SET_CALLER(&m, exchange_caller(x));
-    ask(s, x, MSG_renew, &m, 0);
-    csr_free(c.csr);
+    e.request_id = text_or(r, "request_id", "");
+    enrolment_renew(&e, s, x, NULL);
     return 0;
 }
 
@@ -143,7 +82,7 @@ static int pass_signed(struct service *s, struct exchange *x, struct err *err)
                        "the header Signet-Signature must hold one CMS signature in base64");
     struct msg_signed_request m = {.body = exchange_body(x), .signature = {cms, len}};
     SET_CALLER(&m, exchange_caller(x));
-    ask(s, x, MSG_signed_request, &m, 0);
+    ask(s, x, MSG_signed_request, &m, NULL);
     free(cms);
     return 0;
 }
@@ -207,7 +146,7 @@ static int revoke_cert(struct service *s, struct exchange *x, const struct reque
     sha256(body_digest, exchange_body(x));
     m.body_digest = (struct bytes){body_digest, sizeof body_digest};
     SET_CALLER(&m, exchange_caller(x));
-    ask(s, x, MSG_revoke, &m, 0);
+    ask(s, x, MSG_revoke, &m, NULL);
     return 0;
 }
 
@@ -242,7 +181,7 @@ static int report_device(struct service *s, struct exchange *x, const struct req
         take_report(&m.board, request_text(r, "state"), err))
         return -1;
     SET_CALLER(&m, exchange_caller(x));
-    ask(s, x, MSG_report, &m, 0);
+    ask(s, x, MSG_report, &m, NULL);
     return 0;
 }
 
@@ -253,7 +192,7 @@ static int get_cert(struct service *s, struct exchange *x, const struct request 
     if (require_certificate(x, err) || take_serial(&m.serial, serial, r, err))
         return -1;
     SET_CALLER(&m, exchange_caller(x));
-    ask(s, x, MSG_get, &m, 0);
+    ask(s, x, MSG_get, &m, NULL);
     return 0;
 }
 
@@ -302,7 +241,7 @@ static int list_certs(struct service *s, struct exchange *x, const struct reques
         take_after(&m.after, text_or(r, "after", "0"), err))
         return -1;
     SET_CALLER(&m, exchange_caller(x));
-    ask(s, x, MSG_list, &m, 0);
+    ask(s, x, MSG_list, &m, NULL);
     return 0;
 }
 
@@ -328,7 +267,7 @@ static int get_status(struct service *s, struct exchange *x, const struct reques
                       struct err *err)
 {
     (void)r, (void)err;
-    ask_status(s, x, 0);
+    ask_status(s, x, NULL);
     return 0;
 }
 
@@ -347,29 +286,6 @@ static int (*const operations[OP_NONE])(struct service *s, struct exchange *x,
 };
 
 /* ---- POST /v1 ---- */
-
-/* "application/json", with any parameters (RFC 9110 section 8.3.1). */
-static int is_json(const char *type)
-{
-    static const char json[] = "application/json";
-    if (!type || strncasecmp(type, json, sizeof json - 1) != 0)
-        return 0;
-    const char *rest = type + sizeof json - 1;
-    rest += strspn(rest, " \t");
-    return *rest == 0 || *rest == ';';
-}
-
-static int check_v1(const struct exchange *x, struct err *err)
-{
-    /* A browser adds Origin to what a page sends; no page has business here. */
-    if (exchange_header_count(x, "Origin") > 0)
-        return err_set(err, ERR_origin_refused, NULL);
-    if (!is_json(exchange_header(x, "Content-Type")))
-        return err_set(err, ERR_content_type, NULL);
-    if (exchange_header_count(x, "Content-Encoding") > 0)
-        return err_set(err, ERR_content_type, "send the JSON as it is, without Content-Encoding");
-    return 0;
-}
 
 static int operate(struct service *s, struct exchange *x, struct err *err)
 {
@@ -390,5 +306,5 @@ int v1_serve(struct service *s, struct exchange *x, struct err *err)
     if (!exchange_is_tls(x))
         return err_set(err, ERR_not_found, "requests go to POST /v1 on the HTTPS port");
     exchange_add_header(x, "Cache-Control", "no-store");
-    return check_v1(x, err) ? -1 : operate(s, x, err);
+    return route_check_body(x, "application/json", err) ? -1 : operate(s, x, err);
 }

@@ -5,7 +5,8 @@
  * or a request. It is niced: a million entries take seconds, and must stop nobody.
  *
  *     STATE/crl.tbs.tmp   what is signed, streamed from the store
- *     STATE/crl.der.tmp   the whole CRL, verified; renamed to STATE/crl.der
+ *     STATE/crl.der.tmp   the whole CRL, verified; renamed to STATE/crl.der, or crl-K.der of a
+ * shard
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,12 +25,14 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/msg.h"
+#include "common/sandbox.h"
 #include "pki/crl.h"
 #include "server/authority/store.h"
 
 #define FD_CONFIG 4
 #define FD_AUTHORITY 5
 #define PEM_MAX (64 * 1024)
+#define POINTS_MAX 16 /* public_urls that were given up count too */
 
 struct publisher {
     struct config *config;
@@ -38,6 +41,8 @@ struct publisher {
     struct msg_crl_job job;
     uint8_t journal_hash[32];
     struct crl *crl;
+    char points[POINTS_MAX][CRL_URL_MAX + CRL_NAME_MAX];
+    const char *point_list[POINTS_MAX + 1];
     char tbs_path[PATH_MAX], tmp_path[PATH_MAX], path[PATH_MAX];
     int tbs, out;
     uint64_t entries;
@@ -57,7 +62,6 @@ static int load(struct publisher *p)
         return -1;
     snprintf(p->tbs_path, sizeof p->tbs_path, "%s/crl.tbs.tmp", p->config->state);
     snprintf(p->tmp_path, sizeof p->tmp_path, "%s/crl.der.tmp", p->config->state);
-    snprintf(p->path, sizeof p->path, "%s/crl.der", p->config->state);
     return store_open_read_only(&p->store, p->config->state, &p->err);
 }
 
@@ -65,8 +69,10 @@ static int receive_job(struct publisher *p)
 {
     if (msg_receive(FD_AUTHORITY, &p->in, PROC_AUTHORITY, PROC_PUBLISHER) != 1 ||
         p->in.type != MSG_crl_job || msg_decode(&p->job, MSG_crl_job, p->in.fields) ||
-        p->job.journal_hash.len != 32)
+        p->job.journal_hash.len != 32 || p->job.shard > CRL_SHARDS_MAX)
         return err_set(&p->err, ERR_internal, "no job came from the authority");
+    char name[CRL_NAME_MAX];
+    snprintf(p->path, sizeof p->path, "%s/%s", p->config->state, crl_file_name(name, p->job.shard));
     memcpy(p->journal_hash, p->job.journal_hash.data, 32);
     uint8_t issuer[32];
     sha256(issuer, issuer_certificate_der(p->issuer));
@@ -108,6 +114,23 @@ static int walk(struct store_tx *tx, struct publisher *p,
     return tx_each_revoked(tx, p->job.issuer, (int)p->job.shard, p->job.expired_before, each, p);
 }
 
+/* A shard is known by each URL that ever stood in a certificate of it: a verifier compares the two
+ * (RFC 5280 section 6.3.3). */
+static int read_points(struct store_tx *tx, struct publisher *p)
+{
+    char url[CRL_URL_MAX] = "", path[CRL_NAME_MAX];
+    int rc, n = 0;
+    while ((rc = tx_crl_url_after(tx, url)) == 0) {
+        if (n == POINTS_MAX)
+            return err_set(&p->err, ERR_internal, "more than %d public_urls were ever used",
+                           POINTS_MAX);
+        snprintf(p->points[n], sizeof p->points[n], "%s%s", url, crl_url_path(path, p->job.shard));
+        p->point_list[n] = p->points[n];
+        n++;
+    }
+    return rc < 0 || n == 0 ? -1 : 0;
+}
+
 /* Both walks in one snapshot, so that they see the same. */
 static int build(struct store_tx *tx, void *arg)
 {
@@ -118,6 +141,9 @@ static int build(struct store_tx *tx, void *arg)
                             .next_update = p->job.next_update,
                             .journal_seq = p->job.journal_seq};
     memcpy(head.journal_hash, p->journal_hash, 32);
+    if (p->job.shard && read_points(tx, p))
+        return -1;
+    head.points = p->job.shard ? p->point_list : NULL;
     return crl_new(&p->crl, &head, p->tbs, &p->err) || walk(tx, p, count_entry) ||
                    crl_begin(p->crl, &p->err) || walk(tx, p, add_entry)
                ? -1
@@ -161,16 +187,22 @@ static int report(struct publisher *p)
     if (copy < 0)
         return -1;
     int rc = msg_send_wait(FD_AUTHORITY, MSG_crl_done, 1, &m, copy);
+    if (rc)
+        err_set(&p->err, ERR_internal, "the CRL cannot be handed to the authority: %s",
+                strerror(errno));
     close(copy);
     return rc;
 }
 
 static int publish(struct publisher *p)
 {
+    /* store and files are open then: no other can be, and none of these by its name */
+    const struct sandbox_path state[] = {{p->config->state, SANDBOX_NAMES}, {NULL, SANDBOX_READ}};
     struct bytes signature;
     err_set(&p->err, ERR_storage_unavailable, "the store cannot be read");
     if ((p->tbs = make_file(p, p->tbs_path, 0600)) < 0 ||
-        (p->out = make_file(p, p->tmp_path, 0644)) < 0 || store_read(p->store, build, p) ||
+        (p->out = make_file(p, p->tmp_path, 0644)) < 0 ||
+        sandbox_enter(PROC_PUBLISHER, state, &p->err) || store_read(p->store, build, p) ||
         have_it_signed(p, &signature) || crl_finish(p->crl, signature, p->out, &p->err) ||
         put_in_place(p))
         return -1;
@@ -194,7 +226,7 @@ int main(void)
     static struct publisher p = {.tbs = -1, .out = -1};
     log_open("signet-publisher", LOG_INFO);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_DUMPABLE, 0);
+    sandbox_prepare();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN);
     umask(022);

@@ -107,11 +107,13 @@ static int scan_one(struct scan *s, struct err *err)
 
 static int check_bytes(struct bytes body, struct err *err)
 {
+    if (body.len == 0) /* and it may be at NULL */
+        return err_set(err, ERR_body_not_json, NULL);
     if (body.len > REQUEST_MAX)
         return err_set(err, ERR_body_too_large, NULL);
     if (!utf8_valid(body))
         return err_set(err, ERR_body_invalid_utf8, NULL);
-    if (body.len > 0 && memchr(body.data, 0, body.len))
+    if (memchr(body.data, 0, body.len))
         return err_set(err, ERR_body_nul, NULL);
     struct scan s = {body.data, body.data + body.len, 0};
     while (s.p < s.end)

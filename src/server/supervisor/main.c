@@ -21,13 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/file.h"
 #include "common/log.h"
+#include "common/sandbox.h"
 #include "server/supervisor/supervisor.h"
 
 /* What signetd writes is its own, and what it trusts is written by nobody else. */
@@ -56,9 +55,15 @@ static int check_files(const struct config *c, struct err *err)
         "signet.db", "signet.db-wal", "signet.db-shm",    "journal.log", "certs",
         "crl.der",   "listener.pem",  "listener-key.pem", "lock"};
     static const char *const given[] = {"intermediate.pem", "ca-chain.pem", "root-crl.der"};
+    char name[16];
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (check_file(c, own[i], 1, err))
             return -1;
+    for (unsigned shard = 1; shard <= 64; shard++) {
+        snprintf(name, sizeof name, "crl-%u.der", shard);
+        if (check_file(c, name, 1, err))
+            return -1;
+    }
     for (size_t i = 0; i < sizeof given / sizeof *given; i++)
         if (check_file(c, given[i], 0, err))
             return -1;
@@ -128,8 +133,10 @@ static int prepare(struct supervisor *s, struct err *err)
     s->base = event_base_new();
     if (!s->signers || !s->fronts || !s->base)
         return err_set(err, ERR_internal, "no memory");
-    return check_state(s->config, err) || lock_state(s, err) || pin_was_refused(s->config, err) ||
-                   pin_get(&s->pin, s->config, err) || open_sockets(s, err)
+    const struct config *c = s->config;
+    return user_lower(c->user, err) || check_state(c, err) || lock_state(s, err) ||
+                   pin_was_refused(c, err) || user_raise(err) || pin_get(&s->pin, c, err) ||
+                   open_sockets(s, err) || user_become(c->user, err)
                ? -1
                : 0;
 }
@@ -163,7 +170,7 @@ static int usage(int code)
 static int check(struct supervisor *s)
 {
     struct err err;
-    if (child_check_authority(s, &err)) {
+    if (user_become(s->config->user, &err) || child_check_authority(s, &err)) {
         log_error("%s", err.text);
         return 1;
     }
@@ -174,10 +181,11 @@ static int check(struct supervisor *s)
 static int serve(struct supervisor *s)
 {
     struct err err;
-    if (prepare(s, &err)) {
+    if (prepare(s, &err) || sandbox_enter(PROC_SUPERVISOR, NULL, &err)) {
         log_error("%s", err.text);
         return 1;
     }
+    log_info("sandbox: %s", sandbox_layers());
     supervise(s);
     if (s->exit_code == 0)
         log_info("stopped");
@@ -193,7 +201,6 @@ int main(int argc, char **argv)
                                             {"version", no_argument, NULL, 'v'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
-    static const struct rlimit no_core = {0, 0};
     struct supervisor s = {.config_fd = -1,
                            .lock = -1,
                            .tls_socket = -1,
@@ -214,8 +221,7 @@ int main(int argc, char **argv)
     if (optind < argc)
         return usage(2);
     log_open("signetd", LOG_INFO);
-    prctl(PR_SET_DUMPABLE, 0);
-    setrlimit(RLIMIT_CORE, &no_core);
+    sandbox_prepare();
     signal(SIGPIPE, SIG_IGN);
     OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
     LIST_INIT(&s.children);

@@ -48,8 +48,12 @@ static int token_differs(const struct config *a, const struct config *b)
 {
     if (differ(a->module, b->module) || differ(a->init_args, b->init_args) ||
         differ(a->token_label, b->token_label) || differ(a->key_label, b->key_label) ||
-        differ(a->pin_file, b->pin_file) || differ(a->custody_exception, b->custody_exception) ||
-        !bytes_equal(buf_view(&a->key_id), buf_view(&b->key_id)))
+        differ(a->pin_file, b->pin_file) || differ(a->token_sandbox, b->token_sandbox) ||
+        differ(a->custody_exception, b->custody_exception) ||
+        !bytes_equal(buf_view(&a->key_id), buf_view(&b->key_id)) ||
+        differ(a->ocsp_key_label, b->ocsp_key_label) ||
+        differ(a->ocsp_custody_exception, b->ocsp_custody_exception) ||
+        !bytes_equal(buf_view(&a->ocsp_key_id), buf_view(&b->ocsp_key_id)))
         return 1;
     size_t i = 0;
     while (a->env[i] && b->env[i] && strcmp(a->env[i], b->env[i]) == 0)
@@ -79,6 +83,12 @@ static int prepare(struct supervisor *fresh, const struct supervisor *old, struc
         return -1;
     if (differ(fresh->config->state, old->config->state))
         return err_set(err, ERR_field_value, "[server] state is another; that takes a restart");
+    if (differ(fresh->config->user, old->config->user))
+        return err_set(err, ERR_field_value, "[server] user is another; that takes a restart");
+    if (differ(fresh->config->certificate, old->config->certificate) ||
+        differ(fresh->config->chain, old->config->chain))
+        return err_set(err, ERR_field_value,
+                       "[ca] certificate or chain is another file; that takes a restart");
     if (child_check_authority(fresh, err))
         return -1;
     fresh->signers = calloc(fresh->config->signers, sizeof *fresh->signers);

@@ -14,8 +14,16 @@
 #define OTHERS_STOP_DEADLINE 15000
 #define BACKOFF_FIRST 100
 #define BACKOFF_MOST 30000
+#define RETIRE_DEADLINE 30000 /* a front needs 17 s at the most */
 #define RECORD_AGAIN 1000
 #define LIVED_WELL 5000 /* who lived as long starts again at once */
+#define LOOK_AGAIN 1000 /* soon enough for deadlines */
+
+/* Whatever happened: what follows from it is done next. */
+static void look(struct supervisor *s)
+{
+    event_active(s->look, EV_TIMEOUT, 0);
+}
 
 /* ---- starting and starting again ---- */
 
@@ -30,6 +38,7 @@ static void stop(struct supervisor *s, int exit_code)
     LIST_FOREACH (c, &s->children, next)
         if (c->role == PROC_FRONT)
             child_signal(c, SIGTERM);
+    look(s);
 }
 
 void end_child(const struct child *c)
@@ -139,8 +148,20 @@ static void retire_old_fronts(struct supervisor *s)
 {
     struct child *c;
     LIST_FOREACH (c, &s->children, next)
-        if (c->retiring)
+        if (c->retiring) {
             child_signal(c, SIGUSR1);
+            if (!c->retired_at)
+                c->retired_at = monotonic_ms();
+        }
+}
+
+/* One that does not heed that is in other hands, or stuck. */
+static void end_retired_fronts(struct supervisor *s)
+{
+    struct child *c;
+    LIST_FOREACH (c, &s->children, next)
+        if (c->retired_at && monotonic_ms() - c->retired_at > RETIRE_DEADLINE)
+            child_signal(c, SIGKILL);
 }
 
 /* ---- stopping: fronts first, so that what they took is answered; then the authority ---- */
@@ -278,8 +299,8 @@ void on_child_message(struct child *c, const struct msg *m)
         struct msg_pin_retry retry;
     } body;
     struct supervisor *s = c->s;
-    if (m->fd >= 0 || msg_decode(&body, m->type, m->fields)) {
-        log_error("%s %u: a malformed message", role_text(c->role), c->number);
+    if (m->fd >= 0 || msg_decode(&body, m->type, m->fields) || (m->type == MSG_ready && c->ready)) {
+        log_error("%s %u: a malformed message, or ready twice", role_text(c->role), c->number);
         if (m->fd >= 0)
             close(m->fd);
         child_signal(c, SIGKILL);
@@ -295,19 +316,26 @@ void on_child_message(struct child *c, const struct msg *m)
         child_start(s, PROC_PUBLISHER, 1);
     else if (m->type == MSG_pin_retry)
         pin_retry(s);
+    look(s);
 }
 
 /* ---- what becomes of one that ended ---- */
 
-/* "" when another knows better: who had it killed. */
+/* "" when another knows better: who had it killed. What it said itself hides no sandbox's end. */
 static void say_cause(struct child *c)
 {
     int number = WIFSIGNALED(c->status) ? WTERMSIG(c->status) : 0;
-    if (c->detail[0] || number == SIGKILL || !number)
+    if ((c->detail[0] && number != SIGSYS) || number == SIGKILL || !number)
         return;
     if (number == SIGALRM)
         snprintf(c->detail, sizeof c->detail,
                  "the token does not sign: its trial signature took longer than sign_deadline");
+    else if (number == SIGSYS)
+        snprintf(
+            c->detail, sizeof c->detail,
+            "the PKCS#11 module %s tried what the sandbox of signers forbids; the kernel's log "
+            "has the call (audit type 1326); docs/security.md, \"Signer\"",
+            c->s->config->module);
     else
         snprintf(c->detail, sizeof c->detail,
                  "it was ended by signal %d, in the PKCS#11 module %s; if it goes on, ask its "
@@ -317,8 +345,14 @@ static void say_cause(struct child *c)
 
 static void say_end(const struct child *c)
 {
-    if (c->detail[0])
+    int by_sandbox = WIFSIGNALED(c->status) && WTERMSIG(c->status) == SIGSYS;
+    if (c->detail[0] && (!by_sandbox || c->role == PROC_SIGNER))
         log_error("%s %u: %s", role_text(c->role), c->number, c->detail);
+    else if (by_sandbox)
+        log_error(
+            "%s %u was ended by its sandbox: it tried what it never does, so somebody else may "
+            "have; the kernel's log has the call (audit type 1326), docs/security.md the rest",
+            role_text(c->role), c->number);
     else if (WIFSIGNALED(c->status))
         log_warn("%s %u was ended by signal %d", role_text(c->role), c->number,
                  WTERMSIG(c->status));
@@ -385,14 +419,29 @@ void on_child_end(struct child *c)
         back_off(c->slot, c);
     }
     child_free(c);
+    look(s);
 }
 
 /* ---- the loop ---- */
 
-static void on_tick(evutil_socket_t socket, short what, void *arg)
+/* The next thing that is due by the clock alone, in ms. What is due already and was not done waits
+ * for a child, and that is heard of. */
+static int64_t next_look(const struct supervisor *s)
 {
-    (void)socket, (void)what;
-    struct supervisor *s = arg;
+    int64_t now = monotonic_ms(), next = now + LOOK_AGAIN;
+    const struct config *c = s->config;
+    if (s->phase == RESTARTING && s->restart_at > now && s->restart_at < next)
+        next = s->restart_at;
+    for (unsigned i = 0; i < c->signers + c->fronts; i++) {
+        const struct slot *slot = i < c->signers ? &s->signers[i] : &s->fronts[i - c->signers];
+        if (!slot->child && slot->not_before > now && slot->not_before < next)
+            next = slot->not_before;
+    }
+    return next - now;
+}
+
+static void do_what_is_due(struct supervisor *s)
+{
     if (s->phase == STOPPING) {
         go_on_stopping(s);
         return;
@@ -411,6 +460,18 @@ static void on_tick(evutil_socket_t socket, short what, void *arg)
     if (s->phase == STARTING)
         s->phase = RUNNING;
     start_fronts(s);
+    end_retired_fronts(s);
+}
+
+static void on_look(evutil_socket_t socket, short what, void *arg)
+{
+    (void)socket, (void)what;
+    struct supervisor *s = arg;
+    do_what_is_due(s);
+    int64_t ms = next_look(s);
+    struct timeval later = {ms / 1000, ms % 1000 * 1000};
+    if (evtimer_add(s->look, &later))
+        fatal("no memory");
 }
 
 static void on_child_signal(evutil_socket_t number, short what, void *arg)
@@ -449,26 +510,29 @@ static void on_hup(evutil_socket_t number, short what, void *arg)
 {
     (void)number, (void)what;
     reload(arg);
+    look(arg);
 }
 
 void supervise(struct supervisor *s)
 {
-    static const struct timeval often = {0, 20000};
     struct event *events[] = {
         evsignal_new(s->base, SIGCHLD, on_child_signal, s),
         evsignal_new(s->base, SIGTERM, on_stop_signal, s),
         evsignal_new(s->base, SIGINT, on_stop_signal, s),
         evsignal_new(s->base, SIGHUP, on_hup, s),
-        event_new(s->base, -1, EV_PERSIST, on_tick, s),
     };
     size_t count = sizeof events / sizeof *events;
     for (size_t i = 0; i < count; i++)
-        if (!events[i] || event_add(events[i], i == count - 1 ? &often : NULL))
+        if (!events[i] || event_add(events[i], NULL))
             fatal("no memory");
+    if (!(s->look = evtimer_new(s->base, on_look, s)))
+        fatal("no memory");
+    look(s);
     if (start_authority(s))
         s->exit_code = 1;
     else
         event_base_dispatch(s->base);
     for (size_t i = 0; i < count; i++)
         event_free(events[i]);
+    event_free(s->look);
 }

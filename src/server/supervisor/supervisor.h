@@ -20,9 +20,10 @@ struct child {
     int status;              /* of waitpid(2) */
     struct channel *channel; /* to it; NULL when it hung up */
     int ready;
-    int retiring;      /* a front of an earlier configuration: ends when the new ones serve */
-    struct slot *slot; /* of a signer or front; NULL when none waits for its end */
-    uint8_t fault;     /* enum token_fault it reported, a signer */
+    int retiring;       /* a front of an earlier configuration: ends when the new ones serve */
+    int64_t retired_at; /* when it was told that they do; monotonic, ms. 0: not yet */
+    struct slot *slot;  /* of a signer or front; NULL when none waits for its end */
+    uint8_t fault;      /* enum token_fault it reported, a signer */
     char detail[512];
     int64_t started_at; /* monotonic, ms */
 };
@@ -40,6 +41,7 @@ struct slot {
 
 struct supervisor {
     struct event_base *base;
+    struct event *look; /* at all there is to start, stop or try again */
     struct config *config;
     int config_fd, lock;
     uint8_t ca_sha256[32]; /* of the CA certificate's file, as it was read with the configuration */
@@ -98,6 +100,16 @@ int load_config(struct supervisor *s, struct err *err);
 
 /* A listening TCP socket on "address:port"; *text gets what it is bound to. -1 with err set. */
 int listen_on(const char *address, char text[80], struct err *err);
+
+/* ---- user.c: started as root, it runs as [server] user (name; NULL: as whoever started it) ----
+ */
+
+/* Takes that user's rights, for a while: what concerns the state is done as who will use it. */
+int user_lower(const char *name, struct err *err);
+/* And those of who started it again: for the PIN's file and the ports. */
+int user_raise(struct err *err);
+/* For good, and so do all that are started later. */
+int user_become(const char *name, struct err *err);
 
 /* ---- pin.c: the PIN, and the memory of a refusal ---- */
 
