@@ -43,18 +43,19 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-build() { # name of the build, then what cmake is told
+build() { # name of the build, then what cmake is told; $targets of it, or all
     local dir=$repo/$1
     shift
     echo "── building $(basename "$dir")"
     cmake -S "$repo" -B "$dir" -G Ninja -DBUILD_TESTING=ON "$@" >/dev/null
-    ninja -C "$dir" --quiet
+    ninja -C "$dir" --quiet ${targets:-}
 }
 
 [ "$install" = 0 ] || install_packages
 build build-clang -DCMAKE_C_COMPILER=clang
 build build-asan -DCMAKE_C_COMPILER=gcc -DSIGNET_SANITIZE=ON -DCMAKE_BUILD_TYPE=Debug
-build build-gcc -DCMAKE_C_COMPILER=gcc -DSIGNET_ASAN_BUILD="$repo/build-asan"
+targets=fuzzers build build-fuzz -DCMAKE_C_COMPILER=clang -DSIGNET_FUZZ=ON -DSIGNET_SANITIZE=ON
+build build-gcc -DCMAKE_C_COMPILER=gcc -DSIGNET_ASAN_BUILD="$repo/build-asan" -DSIGNET_FUZZ_BUILD="$repo/build-fuzz"
 [ "$full" = 0 ] || export SIGNET_FULL=1
 esptool=$("$repo/tests/esptool.sh")
 echo "── testing, with $("$esptool" version | head -n 1)"

@@ -2,7 +2,7 @@
 """What a batch takes beside the making of its keys: signet batch against as many keys made by the same function
 with the same library on the same cores (make-keys), in turns, in one run.
 
-    SIGNET_BUILD=build tests/bench/batch.py [--keys 500] [--jobs 2] [--rounds 3] [--key-type rsa:2048]
+    tests/bench/run.sh batch [--keys 500] [--jobs 2] [--rounds 3] [--key-type rsa:2048]
 
 The server and its SoftHSM run on the same cores and count in the batch's time. On a busy machine wall times say
 nothing; then the CPU times do: client and server together, against the keys'. How long an RSA key takes is luck (it
@@ -17,9 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "integration")]
 
+from processes import heed_signals  # noqa: E402
 from signet_site import BIN, BUILD, Kit, Site, children_of, mac, tool_environment  # noqa: E402
+from turns import swapped  # noqa: E402
 
 
 def server_time(site):
@@ -49,6 +52,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--key-type", default="rsa:2048")
     o = parser.parse_args()
+    heed_signals()
     with tempfile.TemporaryDirectory(prefix="signet-bench-") as where:
         where = Path(where)
         with Site(Kit(where / "kit"), where / "site") as site:
@@ -63,17 +67,23 @@ def main():
 
 
 def one_round(o, site, number):
-    lines = "".join(f"{mac(number * o.keys + i)}\n" for i in range(o.keys))
-    (site.dir / f"{number}.csv").write_text("mac\n" + lines)
-    keys = timed([BUILD / "tests/make-keys", o.keys, o.jobs, o.key_type], site.dir)
-    before = server_time(site)
-    batch = timed([BIN / "signet", "batch", site.dir / f"{number}.csv", "--jobs", o.jobs, "--key-type", o.key_type,
-                   "--out", site.dir / "devices", "--config", site.dir / "client/signet.conf"], site.dir)
-    served = server_time(site) - before
+    """(wall, CPU) of a batch with its server, and of as many keys alone; which goes first changes with the number."""
+    (site.dir / f"{number}.csv").write_text("mac\n" + "".join(f"{mac(number * o.keys + i)}\n" for i in range(o.keys)))
+
+    def alone():
+        return timed([BUILD / "tests/make-keys", o.keys, o.jobs, o.key_type], site.dir)
+
+    def whole():
+        before = server_time(site)
+        wall, cpu = timed([BIN / "signet", "batch", site.dir / f"{number}.csv", "--jobs", o.jobs, "--key-type", o.key_type,
+                           "--out", site.dir / "devices", "--config", site.dir / "client/signet.conf"], site.dir)
+        return wall, cpu, server_time(site) - before
+    keys, batch = swapped(number, alone, whole)
     print(f"{o.keys} {o.key_type}, {o.jobs} at once: keys alone {keys[0]:.1f} s (CPU {keys[1]:.1f}), batch "
-          f"{batch[0]:.1f} s (CPU {batch[1]:.1f} and the server's {served:.1f}): {batch[0] / keys[0]:.3f}; "
-          f"load {os.getloadavg()[0]:.1f}", flush=True)
-    return (batch[0], batch[1] + served), keys
+          f"{batch[0]:.1f} s (CPU {batch[1]:.1f} and the server's {batch[2]:.1f}): {batch[0] / keys[0]:.3f}; "
+          f"load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+    return (batch[0], batch[1] + batch[2]), keys
 
 
-main()
+if __name__ == "__main__":
+    main()

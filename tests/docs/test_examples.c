@@ -24,7 +24,7 @@ static void check_block(struct bytes block, const struct issuer *issuer, int num
     struct profiles *profiles = NULL;
     struct err err;
     if (config_parse(&c, block, "example", &err) ||
-        profiles_load(&profiles, c->conf, issuer, c->public_url, &err))
+        profiles_load(&profiles, c->conf, issuer, c->public_url, 0, &err))
         fail_msg("example %d: %s", number, err.text);
     profiles_free(profiles);
     config_free(c);

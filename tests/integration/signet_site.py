@@ -195,7 +195,10 @@ class Operator:
 
 
 class Site:
-    def __init__(self, kit, where, **settings):
+    """ocsp: with the OCSP responder's key, which the token has in any case; its certificate, and those that signetd
+    issues when it is renewed, then count among all others."""
+
+    def __init__(self, kit, where, ocsp=False, **settings):
         self.dir = Path(where)
         shutil.copytree(kit.dir, self.dir, dirs_exist_ok=True, symlinks=True)
         self.state, self.root, self.conf = self.dir / "state", self.dir / "root/root.pem", self.dir / "signet.conf"
@@ -207,6 +210,8 @@ class Site:
         text = self.conf.read_text()
         self.conf.write_text(text.replace("127.0.0.1:1\n", f"127.0.0.1:{self.port}\n")
                              .replace("127.0.0.1:2\n", f"127.0.0.1:{self.http_port}\n"))
+        if not ocsp:
+            self.conf.write_text(re.sub(r"^ocsp_key_label = .*\n", "", self.conf.read_text(), flags=re.M))
         for name, value in settings.items():
             self.set(name, value)
         self.process, self.as_user, self.prefix = None, None, []  # prefix: a command that runs signetd

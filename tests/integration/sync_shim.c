@@ -1,9 +1,10 @@
-/* For the control of test_order.py, before the programs by LD_PRELOAD: what is then not synced any
- * more.
+/* Before the programs by LD_PRELOAD: for the control of test_order.py, what is then not synced any
+ * more; for tests/bench, how much slower each sync is.
  *
  *     SIGNET_TEST_SYNCHRONOUS   in place of FULL, in PRAGMA synchronous=FULL
  *     SIGNET_TEST_UNSYNCED      files and folders that end so, with a colon behind each, are not
  * synced
+ *     SIGNET_TEST_SYNC_DELAY    microseconds that each sync takes longer
  */
 #include <dlfcn.h>
 #include <limits.h>
@@ -41,12 +42,25 @@ static int is_left_out(int fd)
     return 0;
 }
 
+static int sync_by(const char *function, int fd)
+{
+    const char *delay = getenv("SIGNET_TEST_SYNC_DELAY");
+    if (delay)
+        usleep((useconds_t)atoi(delay));
+    return ((sync_function)dlsym(RTLD_NEXT, function))(fd);
+}
+
 int fsync(int fd)
 {
-    return is_left_out(fd) ? 0 : ((sync_function)dlsym(RTLD_NEXT, "fsync"))(fd);
+    return is_left_out(fd) ? 0 : sync_by("fsync", fd);
 }
 
 int fdatasync(int fd)
 {
-    return is_left_out(fd) ? 0 : ((sync_function)dlsym(RTLD_NEXT, "fdatasync"))(fd);
+    return is_left_out(fd) ? 0 : sync_by("fdatasync", fd);
+}
+
+int syncfs(int fd)
+{
+    return sync_by("syncfs", fd);
 }

@@ -1,5 +1,6 @@
 """The ceremony: tokens, root, intermediate, revocation. Verdicts by openssl, certtool, pkcs11-tool."""
 
+import json
 import os
 import re
 
@@ -48,10 +49,10 @@ def sign(hsm, other, name="a"):
     carry(other, hsm, f"{name}.pem", "root/root.pem", "root/root-crl.der")
 
 
-def install(hsm, name="a", code=0):
+def install(hsm, *more, name="a", code=0):
     return hsm.script("intermediate.sh", "--token", f"Inter {name}", "--key-label", name, "--install", f"{name}.pem",
                       "--root", "root.pem", "--crl", "root-crl.der", "--state", "state", "--config", "signet.conf",
-                      "--public-url", "http://ca.example.org:8080", "--name", "ca.example.org", code=code)
+                      "--public-url", "http://ca.example.org:8080", "--name", "ca.example.org", *more, code=code)
 
 
 def crl_pem(hsm):
@@ -153,7 +154,7 @@ def test_install_refuses_what_does_not_belong(hsm, other):
     sign(hsm, other, "a")
     sign(hsm, other, "b")
     hsm.run("cp", "b.pem", "a.pem")
-    refused = install(hsm, "a", code=1)
+    refused = install(hsm, code=1)
     assert "does not belong to the CA's certificate" in refused.stderr
     assert not (hsm.dir / "state").exists()
 
@@ -164,7 +165,7 @@ def test_revocation_and_rising_numbers(hsm, other):
     make_request(hsm, name="b")
     sign(hsm, other, "a")
     sign(hsm, other, "b")
-    install(hsm, "a")
+    install(hsm)
     other.script("root-ceremony.sh", *ROOT, "--revoke", "a.pem", "--reason", "superseded")
     carry(other, hsm, "root/root-crl.der")
     assert "certificate revoked" in verdict(hsm, "a").stderr
@@ -178,6 +179,59 @@ def test_revocation_and_rising_numbers(hsm, other):
     assert re.search(r"CRL Number: *\n *5\n", text) and "Superseded" in text
     hsm.script("intermediate.sh", "--crl", "root-crl.der", "--root", "root.pem", "--state", "state")
     assert (hsm.dir / "state/root-crl.der").read_bytes() == (hsm.dir / "root-crl.der").read_bytes()
+
+
+# ---- the OCSP responder's key ----
+
+
+def private_keys(hsm, token):
+    """{label: its line of what the token says} of the private keys in a token."""
+    keys = json.loads(hsm.tool("show", token, "--json").stdout)["keys"]
+    return {key["label"]: key for key in keys}
+
+
+def ocsp_lines(hsm):
+    return [line for line in (hsm.dir / "signet.conf").read_text().splitlines() if line.startswith("ocsp_")]
+
+
+def ready_to_install(hsm, other):
+    make_root(other)
+    make_request(hsm)
+    sign(hsm, other)
+
+
+def test_the_ocsp_key_is_made_in_the_servers_token_alone(hsm, other):
+    ready_to_install(hsm, other)
+    assert "ocsp" not in private_keys(hsm, "Inter a")
+    install(hsm)
+    assert set(private_keys(hsm, "Inter a")) == {"a", "ocsp"} and ocsp_lines(hsm) == ["ocsp_key_label = ocsp"]
+    hsm.tool("check", "Inter a", "--key-label", "ocsp")  # custody, and a signature
+    assert "ocsp" not in private_keys(other, "Root")
+    shown = private_keys(hsm, "Inter a")["ocsp"]
+    assert shown["type"] == "ec:p256", shown
+
+
+def test_the_ocsp_key_by_choice_or_not_at_all(hsm, other):
+    ready_to_install(hsm, other)
+    install(hsm, "--no-ocsp")
+    assert set(private_keys(hsm, "Inter a")) == {"a"} and ocsp_lines(hsm) == []
+    (hsm.dir / "signet.conf").unlink()
+    install(hsm, "--ocsp-key-label", "o", "--ocsp-key-id", "0x4711", "--ocsp-key-type", "rsa:2048")
+    shown = private_keys(hsm, "Inter a")["o"]
+    assert (shown["type"], shown["id"]) == ("rsa:2048", "4711"), shown
+    assert ocsp_lines(hsm) == ["ocsp_key_label = o", "ocsp_key_id = 4711"]
+
+
+def test_an_adopted_token_gets_no_key(hsm, other):
+    ready_to_install(hsm, other)
+    install(hsm, "--adopt")
+    assert set(private_keys(hsm, "Inter a")) == {"a"} and ocsp_lines(hsm) == []
+    (hsm.dir / "signet.conf").unlink()
+    refused = install(hsm, "--adopt", "--ocsp-key-label", "none", code=1)
+    assert "no private key with label \"none\"" in refused.stderr and not (hsm.dir / "signet.conf").exists()
+    hsm.key("Inter a", "mine")
+    install(hsm, "--adopt", "--ocsp-key-label", "mine")
+    assert ocsp_lines(hsm) == ["ocsp_key_label = mine"]
 
 
 def test_an_older_list_is_not_installed(hsm, other):

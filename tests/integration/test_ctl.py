@@ -161,6 +161,7 @@ def test_status_notices(site):
                           ({"issuer_not_after": now - 1}, "the CA certificate has ended"),
                           ({"listener_not_after": now + 3600}, "TLS certificate ends within a day"),
                           ({"listener_not_after": now - 1}, "TLS certificate has ended"),
+                          ({"responder_not_after": now + 3600}, "OCSP responder's certificate ends within a day"),
                           ({"crl_this_update": now - 6 * day, "crl_next_update": now + day},
                            "the CRL is late, it ends in 24 hours"),
                           ({"crl_next_update": now - 1}, "the CRL has ended"),
@@ -179,7 +180,7 @@ def test_status_notices(site):
         assert said[0].startswith("NOT READY: " + text), said
 
 
-@pytest.mark.parametrize("command", ["status", "operator", "audit", "export", "backup", "restore", "import", "crl",
+@pytest.mark.parametrize("command", ["status", "operator", "enrolment", "audit", "export", "backup", "restore", "import", "crl",
                                      "clock", "pin"])
 def test_help(tmp_path, command):
     """Help needs no configuration; misuse is 2 and says how it goes."""
@@ -212,7 +213,7 @@ def test_crl_rebuild(site):
     site.start()
     wait_published(site)
     (before,) = site.query("SELECT max(number) FROM crl WHERE sha256 IS NOT NULL")[0]
-    (said,) = lines_of(site.ctl("--json", "crl", "rebuild").stdout)
+    (said,) = lines_of(site.ctl("crl", "rebuild", "--json").stdout)
     assert said["crl_number"] > before
     found = x509.load_der_x509_crl(site.get("/crl")[1])
     number = number_of(found)

@@ -220,8 +220,8 @@ REFUSED = [
     fast("database: another program's", instead(DB, another_database("CREATE TABLE t(x)")), [DB, "meta", CORRUPT], DB),
     slow("database: another program's with a meta", instead(DB, another_database(
         "CREATE TABLE meta(name TEXT, value); INSERT INTO meta VALUES ('schema', 1)")), [DB, "meta", CORRUPT], DB),
-    fast("database: of a release to come", sql("UPDATE meta SET value = 2 WHERE name = 'schema'"),
-         [DB, "schema 2", "the release that made it"], "schema 2"),
+    fast("database: of a release to come", sql("UPDATE meta SET value = 3 WHERE name = 'schema'"),
+         [DB, "schema 3", "the release that made it"], "schema 3"),
     slow("database: of no release", sql("DELETE FROM meta WHERE name = 'schema'"), [DB, "no schema", CORRUPT],
          "no schema"),
     fast("database: a table gone", sql("DROP TABLE request"), [DB, "request", CORRUPT], None),

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from signet_site import REPO, tool_environment
+from signet_site import BIN, REPO, Site, tool_environment
 
 MARK = "@@ the output so far @@"
+
+
+@pytest.fixture
+def site(kit, tmp_path):
+    with Site(kit, tmp_path / "site", ocsp=True) as s:
+        yield s
 
 
 @pytest.fixture
@@ -19,7 +25,8 @@ def shell(site, tmp_path):
     folder = tmp_path / "shell"
     (folder / "demo").mkdir(parents=True)
     values = {"SIGNET_SERVER": f"https://127.0.0.1:{site.port}", "SIGNET_HTTP": f"http://127.0.0.1:{site.http_port}",
-              "SIGNET_CA": site.root, "SIGNET_OPERATOR_CERT": op.cert, "SIGNET_OPERATOR_KEY": op.key}
+              "SIGNET_CA": site.root, "SIGNET_OPERATOR_CERT": op.cert, "SIGNET_OPERATOR_KEY": op.key,
+              "SIGNET_BIN": BIN / "signet", "SIGNET_CONFIG": site.conf}
     (folder / "demo/env.sh").write_text("".join(f"export {k}='{v}'\n" for k, v in values.items()))
 
     def run(script):

@@ -1,5 +1,5 @@
 """Random issue, report, replace, renew, hold, unhold and revoke, against a model of what must come of each. After every step the
-store, the journal, the files and the list agree with it; the CRL every ten steps, as it takes a moment.
+store, the journal, the files, the list and OCSP agree with it; the CRL every ten steps, as it takes a moment.
 
 SIGNET_FULL=1: 1,000 steps instead of 200. SIGNET_SEED=N: those of an earlier run."""
 
@@ -11,8 +11,11 @@ import os
 import random
 import time
 
+import pytest
+
 from desk import check_books, check_crl, device, signature
-from signet_site import BOARDS, HELD, ISSUED, REVOKED, Key, mac, serial_of, x509
+from ocsp_client import Ocsp, answers_begin, by_openssl, one_of_each_front, word_of
+from signet_site import BOARDS, HELD, ISSUED, REVOKED, Key, Site, mac, serial_of, x509
 
 STEPS = 1000 if os.environ.get("SIGNET_FULL") else 200
 REASONS = {"unspecified": 0, "keyCompromise": 1, "CACompromise": 2, "affiliationChanged": 3, "superseded": 4,
@@ -77,7 +80,7 @@ class Run:
         self.site, self.random, self.model, self.number = site, random.Random(seed), Model(), 0
         self.names = [mac(0x700000 + i) for i in range(STEPS // 8)]
         self.ops = {"issues": site.operator("issues", "provisioner"), "both": site.operator("both", "provisioner,revoker")}
-        self.lines = {}
+        self.lines, self.askers, self.told = {}, [], {}  # told: what OCSP said when last asked
         self.seen = collections.Counter()
 
     # ---- asking ----
@@ -91,6 +94,9 @@ class Run:
         for line in self.lines.values():
             line.http.close()
         self.lines = {}
+        for asker in self.askers:
+            asker.http.close()
+        self.askers = []
 
     def ask(self, name, operation, signed=False, who=None, **fields):
         """(code, answer); remembered, with the seconds between which it was."""
@@ -296,6 +302,18 @@ class Run:
             [c.serial for c in self.model.all if c.board == board], asked
         assert [r["serial"] for r in self.listed(state="held")] == [c.serial for c in self.model.all if c.state == HELD]
 
+    def check_ocsp(self):
+        """What changed in the last steps and some more, by every front; and by `openssl ocsp`, what one of them says."""
+        self.askers = self.askers or one_of_each_front(self.site, lambda: Ocsp(self.site))
+        changed = [c for c in self.model.all if self.told.get(c.serial) != (c.state, c.reason, c.at)]
+        self.told.update({c.serial: (c.state, c.reason, c.at) for c in changed})
+        others = self.random.sample(self.model.all, min(5, len(self.model.all)))
+        for c in changed + others:
+            said = [asker.word(c.serial) for asker in self.askers]
+            assert said == [word_of(c.state, c.reason, c.at)] * len(self.askers), (self.asked, c.serial)
+        for c in (changed + others)[:1]:
+            assert by_openssl(self.site, c.serial, "-no_nonce") == word_of(c.state, c.reason, c.at), (self.asked, c.serial)
+
     def check_crl(self):
         check_crl(self.site, {c.serial: (c.reason, c.at) for c in self.model.all if c.state != ISSUED})
 
@@ -308,12 +326,20 @@ class Run:
         self.random.choices(list(steps), list(steps.values()))[0]()
         if self.asked != "nothing":
             self.check()
+            self.check_ocsp()
+
+
+@pytest.fixture
+def site(kit, tmp_path):
+    with Site(kit, tmp_path / "site", ocsp=True) as s:
+        yield s
 
 
 def test_random_steps(site):
     seed = int(os.environ.get("SIGNET_SEED", random.randrange(1 << 32)))
     print(f"SIGNET_SEED={seed}")
     site.start()
+    answers_begin(site)
     run = Run(site, seed)
     for number in range(1, STEPS + 1):
         run.step()
@@ -323,7 +349,9 @@ def test_random_steps(site):
             run.drop_lines()
             site.stop() if number < STEPS // 2 else site.kill()
             site.start()
+            answers_begin(site)
             run.check()
+            run.check_ocsp()
             run.check_crl()
     run.drop_lines()
     states = [c.state for c in run.model.all]

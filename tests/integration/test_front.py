@@ -1,6 +1,7 @@
 """signet-front alone, with real TLS and HTTP on one side and a made-up authority on the other."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import struct
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -317,6 +319,8 @@ def test_no_content_type(shared):
     http(headers=["Content-Length: 26"]),
     http(headers=["Transfer-Encoding: chunked"]),
     http(headers=["Transfer-Encoding: chunked", "Transfer-Encoding: identity"], length=False),
+    http(version="1.0", headers=["Transfer-Encoding: chunked"], length=False,
+         body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(STATUS), STATUS)),
     http(length=False, headers=["Content-Length: +26"]),
     http(length=False, headers=["Content-Length: 26, 26"]),
     http(length=False, headers=["Content-Length: -1"]),
@@ -483,6 +487,18 @@ def test_conditional(shared, pki, header, status):
     assert answer.body == (b"" if status == 304 else pki.crl)
 
 
+def test_two_of_one_second(front):
+    """Who has the first must not hear by its date that there is nothing new."""
+    date = "If-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT"
+
+    def status(body, modified):
+        front.document("/x", "text/plain", body, modified=modified)
+        wait_until(lambda: front.exchange(get("/x"), tls=False).body == body)
+        return front.exchange(get("/x", "GET", date), tls=False).status
+    assert [status(b"1", 1_700_000_000), status(b"2", 1_700_000_000), status(b"3", 1_700_000_001),
+            status(b"4", 1_700_000_000)] == [304, 200, 200, 304]
+
+
 def test_cache_control_until_it_expires(front):
     front.document("/x", "text/plain", b"x", expires=int(time.time()) + 1000)
     front.document("/old", "text/plain", b"x", expires=1)
@@ -511,6 +527,70 @@ def test_large_document_while_it_is_replaced(front):
         while len(rest) < len(old):
             rest += s.recv(1 << 20)
         assert first == b"HTTP/1.1 2" and rest.endswith(old[-1000:]) and b"b" * 1000 not in rest
+
+
+def memory_of(pid, what):
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"^{what}:\s+(\d+)", text, re.M).group(1)) * 1024
+
+
+def content_type(front):
+    """Of /big, of which only the header is read."""
+    with front.plain() as s:
+        s.sendall(get("/big", "HEAD"))
+        head = s.recv(4096).decode()
+    found = re.search(r"(?im)^content-type: (\S+)", head)
+    return found.group(1) if found else None
+
+
+def mapped_documents(pid):
+    """Bytes of sealed documents that are mapped."""
+    spans = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) .*/memfd:", Path(f"/proc/{pid}/maps").read_text(), re.M)
+    return sum(int(end, 16) - int(begin, 16) for begin, end in spans)
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+def test_slow_readers_cost_nothing_and_stop_nobody(front, tls):
+    big = os.urandom(1000) * 45_000
+    front.document("/big", "text/plain", big)
+    wait_until(lambda: content_type(front) == "text/plain")
+    before = memory_of(front.process.pid, "RssAnon")
+    with contextlib.ExitStack() as all_of_them:
+        readers = [all_of_them.enter_context(front.connect() if tls else front.plain()) for _ in range(50)]
+        for s in readers:
+            s.sendall(get("/big"))
+        assert all(s.recv(10) == b"HTTP/1.1 2" for s in readers)
+        for _ in range(20):
+            assert front.post(STATUS).status == 200
+        if "ASAN_OPTIONS" not in os.environ:  # which keeps what was freed
+            assert memory_of(front.process.pid, "RssAnon") - before < 32 * 1024 * 1024
+        assert mapped_documents(front.process.pid) < 2 * len(big)
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+def test_who_reads_what_was_replaced_long_since_is_ended(front, tls):
+    """One CRL after the other, and of each a reader that hardly reads."""
+    size, count = 100_000_000, 6
+
+    def is_sent(s):
+        """More than lies in buffers: it was not ended."""
+        got = 0
+        with contextlib.suppress(OSError):
+            while got < size // 4 and (n := len(s.recv(1 << 20))):
+                got += n
+        return got >= size // 4
+    with contextlib.ExitStack() as all_of_them:
+        readers = []
+        for number in range(count):
+            front.document("/big", f"text/{number}", bytes(size))
+            wait_until(lambda n=number: content_type(front) == f"text/{n}")
+            readers.append(all_of_them.enter_context(front.connect() if tls else front.plain()))
+            readers[-1].sendall(get("/big"))
+            assert readers[-1].recv(10) == b"HTTP/1.1 2"
+        # the present one, and of those before as many as are within 256 MiB
+        assert mapped_documents(front.process.pid) < 3.1 * size
+        assert [is_sent(s) for s in readers] == [False] * 3 + [True] * 3
+    wait_until(lambda: mapped_documents(front.process.pid) < 1.1 * size)
 
 
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])

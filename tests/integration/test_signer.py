@@ -1,5 +1,6 @@
 """signet-signer alone: this test is its supervisor and its authority."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -16,9 +17,10 @@ import pytest
 from front_harness import MESSAGES, PLACE
 from hsm_harness import SIGNER, SOFTHSM, Hsm, build_shim, make_ca, sha256_of_spki
 
-FAULTS = {"absent": 1, "module": 2, "pin_refused": 3, "pin_last": 4, "key_missing": 5, "custody": 7, "transient": 8,
+FAULTS = {"absent": 1, "module": 2, "pin_refused": 3, "pin_last": 4, "key_missing": 5, "key_doubled": 6, "custody": 7, "transient": 8,
           "lost": 9, "key_mismatch": 10}
 RSA_SHA256, ECDSA_SHA256, ECDSA_SHA384 = 1, 2, 3
+CA, RESPONDER = 1, 2
 
 
 @pytest.fixture(scope="session")
@@ -86,15 +88,15 @@ class Signer:
         assert name == "signer_hello"
         return values
 
-    def ask(self, digest, alg=RSA_SHA256, ident=7):
-        self.authority.send(MESSAGES.encode("sign", ident, key=1, alg=alg, digest=digest))
+    def ask(self, digest, alg=RSA_SHA256, ident=7, key=CA):
+        self.authority.send(MESSAGES.encode("sign", ident, key=key, alg=alg, digest=digest))
 
     def answer(self):
         name, ident, values = MESSAGES.decode(self.authority.recv(1 << 17))
         return name, ident, values
 
-    def sign(self, text=b"text", alg=RSA_SHA256):
-        self.ask(hashlib.new("sha384" if alg == ECDSA_SHA384 else "sha256", text).digest(), alg)
+    def sign(self, text=b"text", alg=RSA_SHA256, key=CA):
+        self.ask(hashlib.new("sha384" if alg == ECDSA_SHA384 else "sha256", text).digest(), alg, key=key)
         return self.answer()
 
 
@@ -173,6 +175,130 @@ def test_other_faults_at_start(hsm):
     with Signer(hsm, custody_exception=f"{own}, wrapped backup") as s:
         assert s.ready()["custody"] == 127 - 32
         assert "custody_exception is in force: the token does not say LOCAL" in s.log.read_text()
+
+
+# ---- two keys: the CA's, and the OCSP responder's ----
+
+@pytest.fixture
+def both(hsm):
+    hsm.key("T", "o", "ec:p256")
+    return hsm
+
+
+def public_key(hsm, values):
+    """The SubjectPublicKeyInfo of a hello, as a PEM file."""
+    (hsm.dir / "responder.der").write_bytes(values["responder_spki"])
+    hsm.run("openssl", "pkey", "-pubin", "-inform", "DER", "-in", "responder.der", "-out", "responder.pem")
+    return "responder.pem"
+
+
+def verifies(hsm, key, values, text=b"text"):
+    (hsm.dir / "sig").write_bytes(values["signature"])
+    (hsm.dir / "text").write_bytes(text)
+    return hsm.run("openssl", "dgst", "-sha256", "-verify", key, "-signature", "sig", "text", code=None).returncode == 0
+
+
+@pytest.mark.parametrize("kind, alg", [("ec:p256", ECDSA_SHA256), ("rsa:2048", RSA_SHA256)])
+def test_two_keys_sign_in_turn(hsm, kind, alg):
+    """libp11 has both; neither signs for the other, in one session and by one login."""
+    hsm.key("T", "o", kind)
+    hsm.run("openssl", "x509", "-in", "ca.pem", "-noout", "-pubkey", "-out", "ca-key.pem")
+    hsm.shim.log.unlink()  # what the ceremony did
+    with Signer(hsm, ocsp_key_label="o") as s:
+        hello = s.ready()
+        assert hello["responder_custody"] == 127
+        responder = public_key(hsm, hello)
+        assert (hsm.dir / responder).read_text() != (hsm.dir / "ca-key.pem").read_text()
+        for _ in range(10):
+            for key, own, other, how in ((CA, "ca-key.pem", responder, RSA_SHA256),
+                                         (RESPONDER, responder, "ca-key.pem", alg)):
+                name, _, values = s.sign(alg=how, key=key)
+                assert name == "signed" and verifies(hsm, own, values)
+                assert not verifies(hsm, other, values)
+    assert hsm.calls("C_Login").count("0x0") == 1 and set(hsm.calls("C_Login")) <= {"0x0", "0x100"}
+    assert len(hsm.calls("C_Sign")) == 2 + 20  # a trial of each
+
+
+def test_without_a_second_key_nothing_is_signed_by_it(hsm):
+    with Signer(hsm) as s:
+        assert s.ready()["responder_spki"] == b""
+        before = len(hsm.calls("C_Sign"))
+        name, _, values = s.sign(key=RESPONDER)
+        assert name == "sign_failed" and values["fault"] == FAULTS["key_mismatch"]
+        assert len(hsm.calls("C_Sign")) == before
+        assert s.process.wait(20) == 1
+
+
+def test_a_key_of_neither_number_ends_it(both):
+    with Signer(both, ocsp_key_label="o") as s:
+        s.ready()
+        assert s.sign(key=3)[2]["fault"] == FAULTS["key_mismatch"]
+        assert s.process.wait(20) == 1
+
+
+def test_a_fault_of_one_key_is_one_of_the_session(both):
+    with Signer(both, ocsp_key_label="o") as s:
+        s.ready()
+        both.control.write_text("C_SignInit error 90\n")
+        assert s.sign(alg=ECDSA_SHA256, key=RESPONDER)[2]["fault"] == FAULTS["lost"]
+        assert s.process.wait(20) == 1
+    both.control.write_text("")
+    both.key("T", "o2", "rsa:2048")
+    with Signer(both, ocsp_key_label="o2") as s:  # device errors in a row are counted over both
+        s.ready()
+        both.control.write_text("C_Sign error 30\n")
+        assert s.sign(key=RESPONDER)[2]["fault"] == FAULTS["transient"]
+        assert s.sign(key=CA)[2]["fault"] == FAULTS["lost"]
+        assert s.process.wait(20) == 1
+
+
+def test_the_responders_key_is_looked_at_like_the_cas(both):
+    def refused(fault, *words, **config):
+        found, detail = failure(both, **config)
+        assert found == FAULTS[fault], detail
+        for word in ("the OCSP responder's key", *words):
+            assert word in detail, detail
+    refused("key_missing", "no private key", '"none"', "intermediate.sh --ocsp-key", ocsp_key_label="none")
+    refused("key_mismatch", "the CA's own", "needs another", ocsp_key_label="k")
+    both.pkcs11_tool("--keypairgen", "--key-type", "EC:prime256v1", "--label", "o", "--id", "55", "--usage-sign",
+                     "--sensitive")
+    refused("key_doubled", "more than one private key", ocsp_key_label="o")
+    with Signer(both, ocsp_key_label="o", ocsp_key_id="55") as s:  # both names together are of one
+        s.ready()
+    both.pkcs11_tool("--keypairgen", "--key-type", "EC:secp521r1", "--label", "big", "--id", "56", "--usage-sign",
+                     "--sensitive")
+    refused("key_mismatch", "P-384", ocsp_key_label="big")
+    both.pkcs11_tool("--keypairgen", "--key-type", "EC:prime256v1", "--label", "open", "--id", "57", "--usage-sign",
+                     "--sensitive", "--extractable")
+    refused("custody", "not EXTRACTABLE", "NEVER_EXTRACTABLE", ocsp_key_label="open")
+
+
+def test_an_exception_for_the_responders_key_is_its_own(both):
+    both.run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "outside.pem")
+    both.run("softhsm2-util", "--import", "outside.pem", "--token", "T", "--label", "outside", "--id", "77", "--pin",
+             Hsm.PIN)
+    der = subprocess.run(["openssl", "pkey", "-in", both.dir / "outside.pem", "-pubout", "-outform", "DER"], check=True,
+                         capture_output=True).stdout
+    own, ca = hashlib.sha256(der).hexdigest(), sha256_of_spki(both, "ca.pem")
+    use = {"ocsp_key_label": "outside"}
+    fault, detail = failure(both, **use)
+    assert fault == FAULTS["custody"] and "LOCAL" in detail and "the OCSP responder's key" in detail, detail
+    fault, detail = failure(both, **use, custody_exception=f"{own}, for the wrong one of the two")
+    assert fault == FAULTS["custody"], detail
+    fault, detail = failure(both, **use, ocsp_custody_exception=f"{ca}, of another key")
+    assert fault == FAULTS["custody"] and "ocsp_custody_exception names another key" in detail and own in detail
+    with Signer(both, **use, ocsp_custody_exception=f"{own}, moved from elsewhere") as s:
+        hello = s.ready()
+        assert hello["custody"] == 127 and hello["responder_custody"] & 127 == 7 + 64
+        assert "ocsp_custody_exception is in force" in s.log.read_text()
+        assert s.sign(alg=ECDSA_SHA256, key=RESPONDER)[0] == "signed"
+
+
+def test_a_responders_key_that_is_not_its_public_half_is_refused(both):
+    """The second trial signature alone comes out wrong: the first was the CA's."""
+    both.control.write_text("C_Sign garbage 0 -1\n")
+    fault, detail = failure(both, ocsp_key_label="o")
+    assert fault == FAULTS["key_mismatch"] and "the OCSP responder's key" in detail and "trial" in detail, detail
 
 
 def test_one_device_error_heals(hsm):
@@ -311,7 +437,8 @@ def test_pin_is_wiped_and_nothing_but_the_design_is_mapped(hsm):
 
 def dumps_core(process):
     """Whether the kernel writes a core of it when it aborts."""
-    resource.prlimit(process.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with contextlib.suppress(PermissionError):  # it has given its limit up, and not every root may raise one
+        resource.prlimit(process.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     process.send_signal(signal.SIGABRT)
     _, status = os.waitpid(process.pid, 0)
     process.returncode = -os.WTERMSIG(status)

@@ -194,7 +194,7 @@ class Faults:
 def test_soak(kit, tmp_path):
     say(f"SIGNET_SEED={SEED}")
     keys = boards((SECONDS + 2 * WARM) * RATE + 1)
-    with ClockSite(kit, tmp_path / "site") as site:
+    with ClockSite(kit, tmp_path / "site", ocsp=True) as site:
         edit(site, "[caps]\n" + "".join(f"{who}{what}_{span} = 0\n" for who in ("operator_", "") for what in
                                         ("certificates", "revocations") for span in ("hour", "day")))
         shim = use_shim(site)

@@ -1,7 +1,9 @@
 """signet station: board after board; the boards are board.py's, esptool a real one, the terminal a pseudo-terminal."""
 
+import contextlib
 import csv
 import fcntl
+import functools
 import json
 import os
 import pty
@@ -107,9 +109,14 @@ def station(bench, tmp_path):
     def begin(*args, **how):
         runs.append(Station(bench, tmp_path, *args, **how))
         return runs[-1]
+
+    def clear():
+        for run_ in runs:
+            run_.close()
+        (tmp_path / "results.csv").unlink(missing_ok=True)
+    begin.clear = clear
     yield begin
-    for run_ in runs:
-        run_.close()
+    clear()
 
 
 @pytest.fixture
@@ -120,9 +127,38 @@ def board(tmp_path):
     def one(chip="esp32", **how):
         boards.append(Board(tmp_path / f"board{len(boards)}", chip, mac=how.pop("mac", None) or mac(next(MACS)), **how))
         return boards[-1]
+
+    def clear():
+        for made in boards:
+            made.unplug()
+    one.clear = clear
     yield one
-    for made in boards:
-        made.unplug()
+    clear()
+
+
+class Slow(Exception):
+    """On this machine a moment was longer than it may be: that says nothing of the station."""
+
+
+@contextlib.contextmanager
+def moment(limit):
+    began = time.monotonic()
+    yield
+    if time.monotonic() - began > limit:
+        raise Slow
+
+
+def in_moments(test):
+    """A test that is begun again when one of its moments was too long."""
+    @functools.wraps(test)
+    def patient(station, board, **fixtures):
+        for _ in range(5):
+            with contextlib.suppress(Slow):
+                return test(station=station, board=board, **fixtures)
+            station.clear()
+            board.clear()
+        raise Slow
+    return patient
 
 
 def rows(folder):
@@ -208,22 +244,20 @@ def test_every_fault_has_its_reason(bench, station, board, tmp_path):
 
 # ---- ports ----
 
-@pytest.fixture
 def quick(board):
-    """Boards that fail at once: here only counts which port is worked at, and when."""
-    def one():
-        made = board()
-        made.secure_download = True
-        return made
-    return one
+    """A board that fails at once: here only counts which port is worked at, and when."""
+    made = board()
+    made.secure_download = True
+    return made
 
 
 def at(b):
     return f"^a board at {re.escape(str(b.port))}\n"
 
 
-def test_ports_that_are_there_at_the_start(station, quick, tmp_path):
-    other, b = quick().plug(), quick().plug()
+@in_moments
+def test_ports_that_are_there_at_the_start(station, board, tmp_path):
+    other, b = quick(board).plug(), quick(board).plug()
     (tmp_path / "file").mkdir()
     (tmp_path / "file/port").touch()  # no port
     s = station("--limit", 1)
@@ -231,7 +265,8 @@ def test_ports_that_are_there_at_the_start(station, quick, tmp_path):
     s.expect(f"{re.escape(str(b.port))} is there already: it is left alone")
     s.expect("plug in a board")
     time.sleep(0.5)
-    b.replug()  # for an instant: still the one of the start
+    with moment(1):  # still the one of the start
+        b.replug()
     time.sleep(1)
     b.unplug()
     time.sleep(2)
@@ -242,9 +277,9 @@ def test_ports_that_are_there_at_the_start(station, quick, tmp_path):
     assert other.seen == [] and "file/port" not in text
 
 
-def test_two_at_once(station, quick):
+def test_two_at_once(station, board):
     """One after the other, each taken off; said so."""
-    one, two = quick(), quick()
+    one, two = quick(board), quick(board)
     s = station("--limit", 2, terminal=False)
     s.expect("plug in a board")
     one.plug()
@@ -259,8 +294,8 @@ def test_two_at_once(station, quick):
     s.end(5)
 
 
-def test_one_port_under_two_names(station, quick, tmp_path):
-    b, alias = quick(), tmp_path / "alias" / "port"
+def test_one_port_under_two_names(station, board, tmp_path):
+    b, alias = quick(board), tmp_path / "alias" / "port"
     alias.parent.mkdir()
     alias.symlink_to(b.port)
     s = station(terminal=False)
@@ -271,16 +306,18 @@ def test_one_port_under_two_names(station, quick, tmp_path):
     s.end(5)
 
 
-def test_a_port_that_goes_and_comes_back(station, quick, tmp_path):
+@in_moments
+def test_a_port_that_goes_and_comes_back(station, board, tmp_path):
     """As a board with USB of its own, at each reset. It is no new board."""
-    b, after = quick(), quick()
+    b, after = quick(board), quick(board)
     s = station("--limit", 2)
     s.expect("plug in a board")
     b.plug()
     s.expect("take the board off\n")
-    b.unplug()
-    time.sleep(0.7)
-    b.plug()
+    with moment(1.2):
+        b.unplug()
+        time.sleep(0.7)
+        b.plug()
     time.sleep(2.5)
     assert s.said().count("a board at") == 1 and s.said().count("plug in a board") == 1
     b.unplug()
@@ -291,6 +328,7 @@ def test_a_port_that_goes_and_comes_back(station, quick, tmp_path):
     assert [r["port"] for r in rows(tmp_path)] == [str(b.port), str(after.port)]
 
 
+@in_moments
 def test_a_port_that_is_away_when_its_board_is_done(station, board, tmp_path):
     """Its reset at the end has begun: it comes back, and is the same."""
     b = board()
@@ -300,24 +338,27 @@ def test_a_port_that_is_away_when_its_board_is_done(station, board, tmp_path):
     b.after(FLASH_BEGIN, lambda _: time.sleep(2))  # longer than a port may be away
     b.plug()
     s.expect(f"^FAIL {b.mac}: ")
-    time.sleep(0.3)
-    b.pull_at = None
-    b.replug()
+    with moment(1.2):
+        time.sleep(0.3)
+        b.pull_at = None
+        b.replug()
     time.sleep(2.5)
     assert s.said().count("a board at") == 1 and s.said().count("plug in a board") == 1
     os.kill(s.process.pid, signal.SIGTERM)
     s.end(5)
 
 
-def test_a_bad_contact(station, quick):
+@in_moments
+def test_a_bad_contact(station, board):
     """A port that does not stay is not begun with."""
-    b = quick()
+    b = quick(board)
     s = station("--limit", 1)
     s.expect("plug in a board")
     for _ in range(4):
-        b.plug()
-        time.sleep(0.25)
-        b.unplug()
+        with moment(0.45):
+            b.plug()
+            time.sleep(0.25)
+            b.unplug()
         time.sleep(0.25)
     assert "a board at" not in s.said() and b.seen == []
     b.plug()
@@ -325,22 +366,26 @@ def test_a_bad_contact(station, quick):
     s.end(5)
 
 
-def test_permissions_that_come_late(station, quick):
+@in_moments
+def test_permissions_that_come_late(station, board):
     """udev sets the mode a moment after the port has appeared; when it does not, that is the reason."""
-    late, never = quick(), quick()
+    late, never = quick(board), quick(board)
     wrap = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
     s = station("--limit", 2, wrap=wrap)
     s.expect("plug in a board")
-    late.plug()
-    os.chmod(late.port, 0)
-    time.sleep(1.5)
-    assert "a board at" not in s.said()
-    os.chmod(late.port, 0o600)
+    with moment(2.5):
+        with moment(0.45):
+            late.plug()
+            os.chmod(late.port, 0)
+        time.sleep(1.5)
+        assert "a board at" not in s.said()
+        os.chmod(late.port, 0o600)
     s.expect("^FAIL .*secure")
     late.unplug()
     s.expect("plug in a board")
-    never.plug()
-    os.chmod(never.port, 0)
+    with moment(0.45):
+        never.plug()
+        os.chmod(never.port, 0)
     s.expect("^FAIL a board without a name: you may not use .*dialout")
     s.end(5)
 
@@ -460,7 +505,7 @@ def test_an_end_while_it_waits(station, number):
 
 def test_server_away_and_back(bench, station, board):
     one = board()
-    s = station("--limit", 2, "--timeout", 2)
+    s = station("--limit", 2, "--timeout", 10)
     s.expect("is ready\n.*\nplug in a board")
     bench.site.stop()
     try:
@@ -511,8 +556,8 @@ def test_without_colour(station, board, columns, rows_, width):
     assert len(large) == rows_ and max(map(len, large)) <= min(width, columns) and not re.search(r"\x1b\[\d+m", text)
 
 
-def test_plain_lines_on_a_dumb_terminal(station, quick):
-    b = quick()
+def test_plain_lines_on_a_dumb_terminal(station, board):
+    b = quick(board)
     s = station("--limit", 1, TERM="dumb")
     s.expect("plug in a board")
     b.plug()

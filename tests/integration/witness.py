@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from cryptography import x509
 
 from desk import REASONS, check_books
+from ocsp_client import Ocsp, has_ocsp, one_of_each_front, word_of
 from signet_site import HELD, ISSUED, ORPHAN, REVOKED, anchor_of, serial_of, wait_for
 
 ISSUING = ("req_client_cert", "req_server_cert", "renew_client_cert")
@@ -127,6 +128,8 @@ class Witness:
             self.check_lookups(site, operator, books)
         if shim:
             seen.update(self.check_signatures(site, books, shim.signatures()))
+        if has_ocsp(site):
+            self.check_ocsp(site, books)
         missing = [what for what in saw if not seen[what]]
         assert not missing, f"the witness saw no {missing}: {seen}"
         return seen
@@ -219,6 +222,15 @@ class Witness:
                     assert seconds(said["revoked_at"]) == at and said["reason"] == (REASONS[reason] or "unspecified")
                 if serial in received:
                     assert base64.b64decode(said["certificate"]) == received[serial].pem()
+
+    def check_ocsp(self, site, books, most=200):
+        """Every front's OCSP answers say the same as the books, of some of them."""
+        askers, serials = one_of_each_front(site, lambda: Ocsp(site)), sorted(books)
+        for asker in askers:
+            with asker:
+                for serial in serials[::len(serials) // most + 1]:
+                    said = wait_for(lambda: asker.ask(serial, patient=True), "an OCSP answer")
+                    assert said.words[serial] == word_of(*books[serial][:3]), (serial, books[serial], said.words)
 
     def check_signatures(self, site, books, signatures):
         """Each signature that the token made has its purpose on record, and each certificate its signature.

@@ -3,6 +3,8 @@
 #include <ctype.h>
 #include <openssl/conf.h>
 #include <openssl/rand.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
 
 #include "pki/certificate.h"
 
@@ -23,7 +25,7 @@ static struct profiles *load(const struct ca *ca, const char *text)
     CONF *conf = NCONF_new(NULL);
     BIO *bio = BIO_new_mem_buf(text, -1);
     assert_int_equal(NCONF_load_bio(conf, bio, NULL), 1);
-    if (profiles_load(&all, conf, ca->issuer, "http://ca.example:8080/", &err))
+    if (profiles_load(&all, conf, ca->issuer, "http://ca.example:8080/", 0, &err))
         fail_msg("%s", err.text);
     BIO_free(bio);
     NCONF_free(conf);
@@ -59,10 +61,10 @@ static struct certificate_request request_for(const struct ca *ca, const struct 
                                         .now = time(NULL)};
 }
 
-/* In place of OpenSSL's, for the tests of a broken one: fills with these bytes, NULL: really
- * random. */
-static const uint8_t *random_pattern;
-static int random_result = 1;
+/* In place of OpenSSL's and the kernel's, for the tests of broken ones: fill with these bytes,
+ * NULL: really random. */
+static const uint8_t *random_pattern, *source_pattern;
+static int random_result = 1, source_result = SERIAL_LEN;
 
 int RAND_bytes(unsigned char *out, int len)
 {
@@ -72,30 +74,78 @@ int RAND_bytes(unsigned char *out, int len)
     return random_result;
 }
 
+ssize_t getrandom(void *out, size_t len, unsigned flags)
+{
+    if (!source_pattern || len != SERIAL_LEN)
+        return syscall(SYS_getrandom, out, len, flags);
+    memcpy(out, source_pattern, len);
+    return source_result;
+}
+
+static const uint8_t zeros[SERIAL_LEN], stuck[SERIAL_LEN] = {1, 2, 3, 4},
+                                        never_positive[SERIAL_LEN] = {0x80, 1};
+
+static void no_serial(const char *why)
+{
+    uint8_t out[SERIAL_LEN];
+    struct err err = {0};
+    assert_int_equal(serial_make(out, &err), -1);
+    assert_int_equal(err.code, ERR_random_broken);
+    if (!strstr(err.text, why))
+        fail_msg("%s: %s", why, err.text);
+}
+
+static void a_serial(void)
+{
+    uint8_t out[SERIAL_LEN];
+    struct err err;
+    random_result = 1;
+    source_result = SERIAL_LEN;
+    random_pattern = source_pattern = NULL;
+    assert_int_equal(serial_make(out, &err), 0);
+}
+
 static void a_broken_generator_gives_no_serial(void **state)
 {
-    static const uint8_t zeros[SERIAL_LEN] = {0}, stuck[SERIAL_LEN] = {1, 2, 3, 4},
-                         never_positive[SERIAL_LEN] = {0x80, 1};
     uint8_t ones[SERIAL_LEN], out[SERIAL_LEN];
     struct err err = {0};
     (void)state;
     memset(ones, 0xff, sizeof ones);
     random_pattern = zeros;
-    assert_int_equal(serial_make(out, &err), -1);
+    no_serial("the random generator gives one byte again and again");
     random_pattern = ones;
-    assert_int_equal(serial_make(out, &err), -1);
+    no_serial("the random generator gives one byte again and again");
     random_pattern = never_positive;
-    assert_int_equal(serial_make(out, &err), -1);
+    no_serial("the random generator repeats itself");
     random_pattern = stuck;
     assert_int_equal(serial_make(out, &err), 0);
-    assert_int_equal(serial_make(out, &err), -1); /* the same again */
+    no_serial("the random generator repeats itself");
     random_result = 0;
     random_pattern = (const uint8_t *)"an error, and bytes";
-    assert_int_equal(serial_make(out, &err), -1);
-    assert_int_equal(err.code, ERR_internal);
-    random_result = 1;
-    random_pattern = NULL;
+    no_serial("the random generator fails");
+    a_serial();
+}
+
+/* OpenSSL's generator would make of this what looks random, and is the same on each machine. */
+static void a_broken_source_gives_no_serial(void **state)
+{
+    uint8_t ones[SERIAL_LEN], out[SERIAL_LEN];
+    struct err err = {0};
+    (void)state;
+    memset(ones, 0xff, sizeof ones);
+    source_pattern = zeros;
+    no_serial("the kernel's random generator gives one byte again and again");
+    source_pattern = ones;
+    no_serial("the kernel's random generator gives one byte again and again");
+    source_pattern = stuck;
     assert_int_equal(serial_make(out, &err), 0);
+    no_serial("the kernel's random generator repeats itself");
+    source_pattern = (const uint8_t *)"half of the bytes";
+    source_result = SERIAL_LEN / 2;
+    no_serial("the kernel's random generator fails");
+    source_result = -1;
+    no_serial("the kernel's random generator fails");
+    a_serial();
 }
 
 static int by_bytes(const void *a, const void *b)
@@ -103,9 +153,17 @@ static int by_bytes(const void *a, const void *b)
     return memcmp(a, b, SERIAL_LEN);
 }
 
+/* Half of them, within 6 standard deviations (one wrong alarm in 4 million runs); but the first
+ * byte is never 0, which leaves 64 ones in 127. */
+static int is_fair(int ones, int bit, int n)
+{
+    double p = bit < 8 ? 64.0 / 127 : 0.5, off = ones - p * n;
+    return off * off <= 36 * n * p * (1 - p);
+}
+
 static void serials_are_random_and_positive(void **state)
 {
-    enum { N = 20000 };
+    enum { N = 100000 };
     static uint8_t all[N][SERIAL_LEN];
     int ones[8 * SERIAL_LEN] = {0};
     struct err err;
@@ -116,10 +174,10 @@ static void serials_are_random_and_positive(void **state)
         for (int bit = 0; bit < 8 * SERIAL_LEN; bit++)
             ones[bit] += all[i][bit / 8] >> (7 - bit % 8) & 1;
     }
-    /* half, within 7 standard deviations of 71; the sign bit is always 0 */
-    assert_int_equal(ones[0], 0);
+    assert_int_equal(ones[0], 0); /* the sign */
     for (int bit = 1; bit < 8 * SERIAL_LEN; bit++)
-        assert_in_range(ones[bit], N / 2 - 500, N / 2 + 700);
+        if (!is_fair(ones[bit], bit, N))
+            fail_msg("bit %d is 1 in %d of %d serials", bit, ones[bit], N);
     qsort(all, N, SERIAL_LEN, by_bytes);
     for (int i = 1; i < N; i++)
         assert_memory_not_equal(all[i - 1], all[i], SERIAL_LEN);
@@ -416,6 +474,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_broken_generator_gives_no_serial),
+        cmocka_unit_test(a_broken_source_gives_no_serial),
         cmocka_unit_test(serials_are_random_and_positive),
         cmocka_unit_test(openssl_and_gnutls_agree),
         cmocka_unit_test(holds_what_the_profile_says),

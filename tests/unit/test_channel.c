@@ -20,6 +20,9 @@ struct end {
     int fd;
     const struct msg_chain *flood; /* sent until the channel is dead */
     size_t reply_len;              /* of a signature sent back for each digest; 0: none */
+    int takes_long;                /* to handle a message, ms */
+    const struct end *beside;      /* how much that one had received is noted in had */
+    uint64_t had;
 };
 
 static struct event_base *base;
@@ -34,6 +37,10 @@ static int on_message(struct channel *c, const struct msg *m, void *arg)
     e->last = m->type;
     e->fd = m->fd;
     e->out_of_order |= m->id != e->next_id++;
+    if (e->beside && e->received == 1)
+        e->had = e->beside->received;
+    if (e->takes_long)
+        nanosleep(&(struct timespec){.tv_nsec = e->takes_long * 1000000L}, NULL);
     while (e->flood && channel_send(c, MSG_chain, 0, e->flood, -1) == 0)
         ;
     if (e->refuse)
@@ -120,6 +127,35 @@ static void messages_come_in_order(void **state)
     channel_free(authority.c);
     channel_free(front.c);
     assert_int_equal(fcntl(ends[0], F_GETFD), -1);
+}
+
+/* Who asks for what takes long gets less of each round: nobody waits for all that it asked. */
+static void a_costly_peer_keeps_no_other_waiting(void **state)
+{
+    struct end costly, quick;
+    struct msg_status ask = {.caller_address = "x"};
+    struct buf record = {0};
+    int ends[2], other[2];
+    (void)state;
+    pair(ends);
+    pair(other);
+    open_end(&costly, ends[0], PROC_AUTHORITY, PROC_FRONT);
+    open_end(&quick, other[0], PROC_AUTHORITY, PROC_FRONT);
+    costly.takes_long = 10;
+    quick.beside = &costly;
+    assert_int_equal(msg_encode(&record, MSG_status, 0, &ask), 0);
+    for (int i = 0; i < 20; i++)
+        raw_send(ends[1], &record, -1);
+    raw_send(other[1], &record, -1);
+    run_until(&costly.received, 20);
+    assert_int_equal(costly.received, 20);
+    assert_int_equal(quick.received, 1);
+    assert_true(quick.had <= 1);
+    buf_free(&record);
+    channel_free(costly.c);
+    channel_free(quick.c);
+    close(ends[1]);
+    close(other[1]);
 }
 
 /* Both send far more than the sockets hold before either reads: nobody waits for the other. */
@@ -293,6 +329,29 @@ static void a_waiting_descriptor_is_kept(void **state)
     close(front.fd);
     channel_free(authority.c);
     channel_free(front.c);
+    assert_int_equal(temp_fds(), before);
+}
+
+/* Who does not take them must not fill the table of who sends them. */
+static void no_more_descriptors_wait_than_there_is_room_for(void **state)
+{
+    struct end authority;
+    struct msg_document m = {.path = "/crl"};
+    struct msg_chain big = {.chain_pem = {pool, 60000}};
+    int ends[2], before = temp_fds(), sent = 0, fd = memfd_create("x", MFD_CLOEXEC);
+    (void)state;
+    pair(ends);
+    open_end(&authority, ends[0], PROC_AUTHORITY, PROC_FRONT);
+    for (uint64_t i = 0; i < 20; i++)
+        assert_int_equal(send_to(&authority, MSG_chain, i, &big, -1), 0);
+    while (sent <= CHANNEL_FDS_MAX && send_to(&authority, MSG_document, 20, &m, fd) == 0)
+        sent++;
+    assert_int_equal(sent, CHANNEL_FDS_MAX);
+    run_until(&authority.ended, 1);
+    assert_string_equal(authority.why, "it does not take its messages");
+    channel_free(authority.c);
+    close(ends[1]);
+    close(fd);
     assert_int_equal(temp_fds(), before);
 }
 
@@ -492,12 +551,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_come_in_order),
         cmocka_unit_test(bursts_both_ways_do_not_lock),
+        cmocka_unit_test(a_costly_peer_keeps_no_other_waiting),
         cmocka_unit_test(handlers_answer_while_they_are_called),
         cmocka_unit_test(a_peer_that_does_not_drain_is_ended),
         cmocka_unit_test(the_bound_is_on_what_waits),
         cmocka_unit_test(nothing_overtakes_what_waits),
         cmocka_unit_test(a_descriptor_comes_along),
         cmocka_unit_test(a_waiting_descriptor_is_kept),
+        cmocka_unit_test(no_more_descriptors_wait_than_there_is_room_for),
         cmocka_unit_test(no_descriptor_leaks_when_a_peer_ends),
         cmocka_unit_test(a_descriptor_that_cannot_be_kept_ends_the_peer),
         cmocka_unit_test(a_bad_record_ends_the_peer),

@@ -78,6 +78,8 @@ static void the_least_has_all_defaults(void **state)
     assert_string_equal(c->certificate, "/var/lib/signet/intermediate.pem");
     assert_string_equal(c->chain, "/var/lib/signet/ca-chain.pem");
     assert_int_equal(c->crl_life, 7 * 86400);
+    assert_int_equal(c->ocsp_life, 12 * 3600);
+    assert_int_equal(c->ocsp_budget, 20);
     config_free(c);
     config_free(NULL);
 }
@@ -110,6 +112,8 @@ static void every_key_is_taken(void **state)
                               "certificate = /c.pem\n"
                               "chain       = /chain.pem\n"
                               "crl_life    = 36h\n"
+                              "ocsp_life   = 90m\n"
+                              "ocsp_budget = 5\n"
                               "[profile x]\n"
                               "anything = here\n");
     (void)state;
@@ -142,6 +146,8 @@ static void every_key_is_taken(void **state)
     assert_string_equal(c->certificate, "/c.pem");
     assert_string_equal(c->chain, "/chain.pem");
     assert_int_equal(c->crl_life, 36 * 3600);
+    assert_int_equal(c->ocsp_life, 90 * 60);
+    assert_int_equal(c->ocsp_budget, 5);
     assert_string_equal(NCONF_get_string(c->conf, "profile x", "anything"), "here");
     config_free(c);
 }
@@ -226,7 +232,14 @@ static void a_bad_value_is_named_with_its_line(void **state)
         {"key_id =", "is not hex"},
         {"[ca]\ncrl_life = 11d", "signet.conf:8: [ca] crl_life: 11d is not within 60 to 864000"},
         {"[ca]\ncrl_life = 59", "not within 60"},
+        {"[ca]\ncrl_shards = 65", "crl_shards: 65 is not within 1 to 64"},
+        {"[ca]\ncrl_shards = 0", "crl_shards: 0 is not within"},
+        {"[ca]\ncrl_shards = 2", "crl_shards: it needs a [server] public_url"},
         {"[ca]\ncrl_life = 106751991167301d", "is not"},
+        {"[ca]\nocsp_life = 8d", "ocsp_life: 8d is not within 60 to 604800"},
+        {"[ca]\nocsp_life = 59s", "not within 60"},
+        {"[ca]\nocsp_budget = 0", "ocsp_budget: 0 is not within 1 to 100000"},
+        {"[ca]\nocsp_budget = -1", "ocsp_budget"},
     };
     char text[1000];
     (void)state;

@@ -255,6 +255,58 @@ static void the_anchor_is_readable_by_all(void **state)
     ca_free(&ca);
 }
 
+static void a_shard_names_its_points(void **state)
+{
+    static const char *const points[] = {"http://ca.example/crl/7", "http://old.example/crl/7",
+                                         NULL};
+    struct ca ca = ca_make("P-256", 30);
+    struct list l = list_new(&ca);
+    struct buf der = {0};
+    struct err err;
+    (void)state;
+    crl_free(l.crl);
+    l.head.points = points;
+    assert_int_equal(crl_new(&l.crl, &l.head, l.tbs, &err), 0);
+    write_list(&l, 3);
+    X509_CRL *crl = read_list(&l, &der);
+    int critical;
+    ISSUING_DIST_POINT *p =
+        X509_CRL_get_ext_d2i(crl, NID_issuing_distribution_point, &critical, NULL);
+    assert_non_null(p);
+    assert_int_equal(critical, 1);
+    assert_int_equal(sk_GENERAL_NAME_num(p->distpoint->name.fullname), 2);
+    ISSUING_DIST_POINT_free(p);
+    X509_CRL_free(crl);
+    buf_free(&der);
+    check_run(l.folder, "openssl crl -inform DER -in crl.der -noout -text",
+              "Issuing Distribution Point: critical");
+    check_run(l.folder, "openssl crl -inform DER -in crl.der -noout -text",
+              "URI:http://old.example/crl/7");
+    list_free(&l);
+    ca_free(&ca);
+}
+
+static void shards_are_by_the_end_of_the_serial(void **state)
+{
+    char name[CRL_NAME_MAX];
+    unsigned counts[1 + CRL_SHARDS_MAX] = {0};
+    (void)state;
+    for (unsigned n = 0; n < 6400; n++) {
+        const uint8_t serial[16] = {0x11, [14] = (uint8_t)(n >> 8), [15] = (uint8_t)n};
+        struct bytes s = {serial, sizeof serial};
+        assert_int_equal(crl_shard_of(s, 0), 0);
+        assert_int_equal(crl_shard_of(s, 1), 1);
+        counts[crl_shard_of(s, CRL_SHARDS_MAX)]++;
+    }
+    assert_int_equal(counts[0], 0);
+    for (unsigned i = 1; i <= CRL_SHARDS_MAX; i++)
+        assert_int_equal(counts[i], 100);
+    assert_string_equal(crl_file_name(name, 0), "crl.der");
+    assert_string_equal(crl_file_name(name, 64), "crl-64.der");
+    assert_string_equal(crl_url_path(name, 0), "/crl");
+    assert_string_equal(crl_url_path(name, 64), "/crl/64");
+}
+
 static void next_update_ends_with_the_issuer(void **state)
 {
     struct ca ca = ca_make("P-256", 3);
@@ -455,6 +507,8 @@ int main(void)
         cmocka_unit_test(a_hundred_thousand_entries),
         cmocka_unit_test(the_head_is_as_given),
         cmocka_unit_test(the_anchor_is_readable_by_all),
+        cmocka_unit_test(a_shard_names_its_points),
+        cmocka_unit_test(shards_are_by_the_end_of_the_serial),
         cmocka_unit_test(next_update_ends_with_the_issuer),
         cmocka_unit_test(walks_that_differ_are_found),
         cmocka_unit_test(nothing_unverified_is_left),

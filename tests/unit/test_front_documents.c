@@ -64,7 +64,7 @@ static void what_cannot_be_served_is_refused(void **state)
 static void conditions(void **state)
 {
     (void)state;
-    const struct document doc = {.etag = "\"ab\"", .modified = 784111777};
+    struct document doc = {.etag = "\"ab\"", .modified = 784111777, .date_tells = 1};
     assert_int_equal(document_not_modified(&doc, NULL, NULL), 0);
     assert_int_equal(document_not_modified(&doc, "\"ab\"", NULL), 1);
     assert_int_equal(document_not_modified(&doc, " \"x\" ,\tW/\"ab\" ", NULL), 1);
@@ -77,6 +77,8 @@ static void conditions(void **state)
     assert_int_equal(document_not_modified(&doc, NULL, "Sun, 06 Nov 1994 08:49:37 GMT x"), 0);
     /* the tag decides when both are sent */
     assert_int_equal(document_not_modified(&doc, "\"x\"", "Sun, 06 Nov 1994 08:49:37 GMT"), 0);
+    doc.date_tells = 0;
+    assert_int_equal(document_not_modified(&doc, NULL, "Sun, 06 Nov 1994 08:49:37 GMT"), 0);
 }
 
 static void times(void **state)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -178,6 +179,35 @@ static void ends_what_is_refused(void **state)
     buf_free(&r.said);
 }
 
+static int slow(void *context, struct bytes so_far, struct failure *f)
+{
+    (void)context;
+    (void)so_far;
+    (void)f;
+    usleep(300 * 1000);
+    return fail(f, 1, "refused", "slowly");
+}
+
+/* It waits with what it says, and so with what it does next, until the last word was looked at. */
+static void is_no_further_than_what_was_watched(void **state)
+{
+    char where[] = "/tmp/test-process-XXXXXX", script[128];
+    struct stat st;
+    struct run r;
+    int fd = mkstemp(where);
+    (void)state;
+    assert_true(fd >= 0);
+    snprintf(script, sizeof script, "for i in 1 2 3 4 5 6; do echo said; printf . >>%s; done",
+             where);
+    run(&r, (struct process){.watch = slow}, script);
+    assert_string_equal(r.f.code, "refused");
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_in_range(st.st_size, 0, 2); /* the first word, and one more in the pipe */
+    buf_free(&r.said);
+    unlink(where);
+    close(fd);
+}
+
 /* The last test: the flag stays. */
 static void ends_with_ctrl_c(void **state)
 {
@@ -201,6 +231,7 @@ int main(void)
         cmocka_unit_test(waits_for_none_but_it),
         cmocka_unit_test(ends_what_says_too_much),
         cmocka_unit_test(ends_what_is_refused),
+        cmocka_unit_test(is_no_further_than_what_was_watched),
         cmocka_unit_test(ends_with_ctrl_c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

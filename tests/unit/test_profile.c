@@ -24,7 +24,7 @@ static CONF *conf_of(const char *text)
 static int load(struct profiles **out, const char *text, struct err *err)
 {
     CONF *conf = conf_of(text);
-    int rc = profiles_load(out, conf, ca.issuer, "http://ca.example:8080", err);
+    int rc = profiles_load(out, conf, ca.issuer, "http://ca.example:8080", 0, err);
     NCONF_free(conf); /* not needed afterwards */
     return rc;
 }
@@ -41,7 +41,7 @@ static void ships_device_server_operator(void **state)
     struct profiles *all;
     struct err err;
     (void)state;
-    if (profiles_load(&all, NULL, ca.issuer, NULL, &err))
+    if (profiles_load(&all, NULL, ca.issuer, NULL, 0, &err))
         fail_msg("%s", err.text);
     const struct profile *device = find(all, "device"), *server = find(all, "server"),
                          *operator= find(all, "operator");
@@ -115,7 +115,6 @@ static void takes_what_x509v3_config_can_say(void **state)
                   "extendedKeyUsage = clientAuth,1.3.6.1.4.1.99999.7\n"
                   "certificatePolicies = 1.2.3.4,@policy\n"
                   "subjectAltName = @names\n"
-                  "nameConstraints = permitted;DNS:example.org\n"
                   "crlDistributionPoints = cdp\n"
                   "authorityInfoAccess = OCSP;URI:http://ocsp.example/\n"
                   "authorityKeyIdentifier = keyid:always\n"
@@ -170,6 +169,7 @@ static void mistakes_are_named(void **state)
         {"not_after = 19990101000000Z", "", "ended already"},
         {"not_after = -1d", "", "ended already"},
         {"beyond_issuer = maybe", "beyond_issuer", "maybe"},
+        {"renew_key = maybe", "renew_key", "neither same nor any"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
@@ -239,7 +239,7 @@ static void odd_names_and_urls_are_refused(void **state)
     assert_int_equal(load(&all, "[profile My Board]\n" DEVICE, &err), -1);
     assert_non_null(strstr(err.text, "My Board"));
     for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
-        assert_int_equal(profiles_load(&all, NULL, ca.issuer, urls[i], &err), -1);
+        assert_int_equal(profiles_load(&all, NULL, ca.issuer, urls[i], 0, &err), -1);
         assert_non_null(strstr(err.text, "public_url"));
     }
 }
@@ -267,7 +267,7 @@ static void names_fit_their_kind(void **state)
     struct profiles *all;
     struct err err;
     (void)state;
-    assert_int_equal(profiles_load(&all, NULL, ca.issuer, NULL, &err), 0);
+    assert_int_equal(profiles_load(&all, NULL, ca.issuer, NULL, 0, &err), 0);
     check_names(find(all, "device"),
                 (const char *[]){"24:0a:c4:12:34:56", "24:0a:c4:ff:fe:12:34:56", NULL},
                 (const char *[]){"", "board", "24:0A:C4:12:34:56", "240ac4123456", NULL},

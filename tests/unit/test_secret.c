@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <pty.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -202,6 +203,25 @@ static void it_lives_in_locked_memory(void **state)
     secret_free(NULL);
 }
 
+static void a_forked_child_has_no_copy(void **state)
+{
+    struct secret *s;
+    struct err err;
+    int status, ends[2];
+    (void)state;
+    assert_int_equal(secret_from_bytes(&s, "1234", 4, &err), 0);
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], secret_bytes(s, NULL), 4), 4);
+    pid_t pid = fork();
+    if (pid == 0) /* the kernel tells what a look would not survive */
+        _exit(write(ends[1], secret_bytes(s, NULL), 1) < 0 && errno == EFAULT ? 0 : 1);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    close(ends[0]);
+    close(ends[1]);
+    secret_free(s);
+}
+
 static void without_locked_memory_there_is_none(void **state)
 {
     int status;
@@ -284,6 +304,7 @@ int main(void)
         cmocka_unit_test(only_a_regular_file_is_one),
         cmocka_unit_test(a_pipe_is_read_to_its_end),
         cmocka_unit_test(it_lives_in_locked_memory),
+        cmocka_unit_test(a_forked_child_has_no_copy),
         cmocka_unit_test(without_locked_memory_there_is_none),
         cmocka_unit_test(a_prompt_does_not_echo),
         cmocka_unit_test(without_a_terminal_there_is_no_prompt),

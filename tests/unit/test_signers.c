@@ -9,16 +9,34 @@
 
 #include "hsm/token.h"
 #include "server/authority/signers.h"
+#include "server/authority/violation.h"
 #include "temp.h"
 
-/* Of the issuer, signers.c asks this alone. */
+/* Of the issuer, signers.c asks this alone; and of a key which algorithm it has: here the number
+ * that its first byte is, and none for 0. */
 enum sign_alg issuer_alg(const struct issuer *issuer)
 {
     (void)issuer;
     return (enum sign_alg)0;
 }
 
+int sign_alg_of(enum sign_alg *out, struct bytes spki, struct err *err)
+{
+    *out = (enum sign_alg)spki.data[0];
+    return spki.data[0] ? 0 : err_set(err, ERR_key_invalid, NULL);
+}
+
 static struct authority a;
+static unsigned violations; /* that the journal was told of */
+
+void violation_journal(struct authority *of, enum role_name role, unsigned number, const char *why)
+{
+    assert_ptr_equal(of, &a);
+    assert_int_equal(role, PROC_SIGNER);
+    assert_true(number && why[0]);
+    violations++;
+}
+
 static struct config config;
 static struct event *tick;
 static int supervisor; /* our end */
@@ -51,7 +69,17 @@ static void ask(struct result *r, enum sign_priority priority, uint8_t tag)
 {
     uint8_t digest[32] = {tag};
     *r = (struct result){0};
-    assert_int_equal(signers_sign(a.signers, priority, (struct bytes){digest, 32}, done, r), 0);
+    assert_int_equal(
+        signers_sign(a.signers, TOKEN_KEY_CA, priority, (struct bytes){digest, 32}, done, r), 0);
+}
+
+static void ask_responder(struct result *r, uint8_t tag)
+{
+    uint8_t digest[32] = {tag};
+    *r = (struct result){0};
+    assert_int_equal(signers_sign(a.signers, TOKEN_KEY_RESPONDER, SIGN_FOR_OCSP,
+                                  (struct bytes){digest, 32}, done, r),
+                     0);
 }
 
 static int add_signer(unsigned number)
@@ -77,6 +105,20 @@ static int ready_signer(unsigned number)
     return socket;
 }
 
+/* One with a key for the OCSP responder, of which spki is the first byte. */
+static int responder_signer(unsigned number, uint8_t spki)
+{
+    int socket = add_signer(number);
+    struct msg_signer_hello hello = {.custody = CUSTODY_ALL,
+                                     .token = "a token",
+                                     .responder_spki = {&spki, 1},
+                                     .responder_custody = CUSTODY_ALL};
+    say(socket, MSG_signer_hello, 0, &hello);
+    return socket;
+}
+
+static struct msg_sign last; /* its numbers; not its digest */
+
 /* What a signer is asked next: the digest's first byte; -1: nothing. */
 static int asked(int socket, uint64_t *id)
 {
@@ -89,6 +131,7 @@ static int asked(int socket, uint64_t *id)
     assert_int_equal(msg_decode(&m, in.type, in.fields), 0);
     assert_int_equal(m.digest.len, 32);
     *id = in.id;
+    last = m;
     return m.digest.data[0];
 }
 
@@ -189,14 +232,41 @@ static void the_crl_goes_first(void **state)
         first = first ? first : id;
     assert_int_equal(n, SIGNER_DEPTH); /* no more than these were sent */
     uint64_t next = first;
+    uint64_t sent[3] = {0};
     int order[3];
     for (int i = 0; i < 3; i++) {
         sign_it(s, next++, 1);
-        order[i] = asked(s, &id);
+        order[i] = asked(s, &sent[i]);
     }
     assert_int_equal(order[0], 103);
     assert_int_equal(order[1], 102);
-    assert_int_equal(order[2], 101);
+    assert_int_equal(order[2], -1); /* the signer has more than enough to do */
+    while (next < first + SIGNER_DEPTH)
+        sign_it(s, next++, 1);
+    assert_int_equal(asked(s, &id), -1);
+    sign_it(s, sent[0], 1);
+    assert_int_equal(asked(s, &id), 101);
+    close(s);
+}
+
+/* So a certificate that is asked for now is signed soon, however many ask for OCSP answers. */
+static void no_queue_of_ocsp_answers_is_before_a_certificate(void **state)
+{
+    struct result ocsp[10], certificate;
+    uint64_t id, first;
+    int s = ready_signer(1);
+    (void)state;
+    for (int i = 0; i < 10; i++)
+        ask(&ocsp[i], SIGN_FOR_OCSP, (uint8_t)(10 + i));
+    ask(&certificate, SIGN_FOR_CERTIFICATE, 1);
+    assert_int_equal(asked(s, &first), 10);
+    assert_int_equal(asked(s, &id), 11);
+    assert_int_equal(asked(s, &id), 1);
+    assert_int_equal(asked(s, &id), -1);
+    sign_it(s, first, 1);
+    sign_it(s, first + 1, 1);
+    assert_int_equal(asked(s, &id), 12);
+    assert_int_equal(asked(s, &id), -1);
     close(s);
 }
 
@@ -291,11 +361,14 @@ static void a_job_is_not_carried_from_grave_to_grave(void **state)
 static void a_signer_that_breaks_the_rules_is_ended(void **state)
 {
     struct msg_signed none = {.signature = {NULL, 0}};
+    struct msg_signer_hello again_hello = {
+        .custody = CUSTODY_ALL, .token = "t", .responder_spki = {(const uint8_t[]){1}, 1}};
     uint64_t id;
     (void)state;
-    for (int way = 0; way < 4; way++) {
+    for (unsigned way = 0; way < 5; way++) {
         struct result r;
         int s = ready_signer(1);
+        violations = 0;
         ask(&r, SIGN_FOR_CERTIFICATE, 7);
         assert_int_equal(asked(s, &id), 7);
         if (way == 0)
@@ -304,9 +377,12 @@ static void a_signer_that_breaks_the_rules_is_ended(void **state)
             fail_it(s, id - 1, TOKEN_TRANSIENT);
         else if (way == 2)
             say(s, MSG_signed, id, &none); /* a signature of nothing */
-        else
+        else if (way == 3)
             assert_int_equal(send(s, "junk", 4, 0), 4);
+        else
+            say(s, MSG_signer_hello, 0, &again_hello); /* a second one, with another key */
         assert_int_equal(to_be_ended(), 1);
+        assert_int_equal(violations, 1);
         assert_true(hung_up(s));
         assert_int_equal(r.called, 0);
         close(s);
@@ -380,14 +456,16 @@ static void whose_signature_is_wrong_is_ended(void **state)
     uint64_t id;
     int one = ready_signer(1), two;
     (void)state;
-    assert_int_equal(signers_sign(a.signers, SIGN_FOR_CERTIFICATE, (struct bytes){digest, 32},
-                                  done_and_distrust, &r),
+    violations = 0;
+    assert_int_equal(signers_sign(a.signers, TOKEN_KEY_CA, SIGN_FOR_CERTIFICATE,
+                                  (struct bytes){digest, 32}, done_and_distrust, &r),
                      0);
     assert_int_equal(asked(one, &id), 8);
     two = ready_signer(2);
     sign_it(one, id, 1);
     assert_int_equal(r.called, 1);
     assert_int_equal(to_be_ended(), 1);
+    assert_int_equal(violations, 1);
     assert_int_equal(signers_ready(a.signers), 1);
     assert_int_equal(asked(two, &id), 9); /* not of the same again */
     close(one);
@@ -404,6 +482,57 @@ static void an_exception_of_custody_is_told(void **state)
     say(s, MSG_signer_hello, 0, &hello);
     assert_non_null(strstr(signers_custody(a.signers), "exception in force"));
     assert_non_null(strstr(signers_custody(a.signers), "wrapped backup"));
+    close(s);
+}
+
+static void what_the_responder_signs_goes_to_who_has_its_key(void **state)
+{
+    struct result r, ca;
+    uint64_t id;
+    (void)state;
+    int without = ready_signer(1);
+    assert_int_equal(signers_responder_spki(a.signers).len, 0);
+    ask_responder(&r, 20);
+    assert_int_equal(asked(without, &id), -1);
+    ask(&ca, SIGN_FOR_CERTIFICATE, 21); /* is not kept back by it */
+    assert_int_equal(asked(without, &id), 21);
+    assert_int_equal(last.key, TOKEN_KEY_CA);
+    int with = responder_signer(2, SIGN_ECDSA_SHA384);
+    assert_int_equal(signers_responder_spki(a.signers).len, 1);
+    assert_int_equal(asked(with, &id), 20);
+    assert_int_equal(last.key, TOKEN_KEY_RESPONDER);
+    assert_int_equal(last.alg, SIGN_ECDSA_SHA384);
+    sign_it(with, id, 120);
+    assert_int_equal(r.first, 120);
+    close(without);
+    close(with);
+}
+
+static void another_key_for_the_responder_is_not_the_old_one(void **state)
+{
+    struct result r;
+    uint64_t id;
+    (void)state;
+    int old = responder_signer(1, SIGN_ECDSA_SHA256), new = responder_signer(2, SIGN_RSA_SHA256);
+    assert_int_equal(signers_responder_spki(a.signers).data[0], SIGN_RSA_SHA256);
+    for (uint8_t i = 0; i < 4; i++) {
+        ask_responder(&r, (uint8_t)(30 + i));
+        assert_int_equal(asked(old, &id), -1);
+        assert_int_equal(asked(new, &id), 30 + i);
+        assert_int_equal(last.alg, SIGN_RSA_SHA256);
+        sign_it(new, id, 1);
+    }
+    close(old);
+    close(new);
+}
+
+static void a_responders_key_of_no_kind_ends_the_signer(void **state)
+{
+    (void)state;
+    int s = responder_signer(1, 0);
+    assert_int_equal(to_be_ended(), 1);
+    assert_int_equal(signers_ready(a.signers), 0);
+    assert_int_equal(signers_responder_spki(a.signers).len, 0);
     close(s);
 }
 
@@ -464,6 +593,10 @@ int main(void)
         each(a_signature_comes_back_to_who_asked),
         each(what_is_asked_before_a_signer_is_there_waits),
         each(the_crl_goes_first),
+        each(what_the_responder_signs_goes_to_who_has_its_key),
+        each(another_key_for_the_responder_is_not_the_old_one),
+        each(a_responders_key_of_no_kind_ends_the_signer),
+        each(no_queue_of_ocsp_answers_is_before_a_certificate),
         each(work_is_shared_out),
         each(a_fault_ends_the_signer_and_another_signs),
         each(a_transient_fault_is_tried_again_but_not_forever),

@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "server/authority/store.h"
+#include "server/authority/store_parts.h"
 #include "temp.h"
 
 #define NOW 1800000000
@@ -17,6 +17,7 @@
 
 static struct {
     int write_full, sync_fails, sync_fails_of_database;
+    int calls_left; /* not 0: the process ends before so many more */
     sqlite3_file *database;
     sqlite3_io_methods methods[2]; /* of the database, of all else: that has no shared memory */
     int (*write)(sqlite3_file *, const void *, int, sqlite3_int64);
@@ -24,13 +25,21 @@ static struct {
     int (*open)(sqlite3_vfs *, sqlite3_filename, sqlite3_file *, int, int *);
 } disk;
 
+static void disk_count(void)
+{
+    if (disk.calls_left && --disk.calls_left == 0)
+        _exit(9);
+}
+
 static int disk_write(sqlite3_file *f, const void *data, int n, sqlite3_int64 at)
 {
+    disk_count();
     return disk.write_full ? SQLITE_FULL : disk.write(f, data, n, at);
 }
 
 static int disk_sync(sqlite3_file *f, int flags)
 {
+    disk_count();
     int fails = disk.sync_fails || (disk.sync_fails_of_database && f == disk.database);
     return fails ? SQLITE_IOERR_FSYNC : disk.sync(f, flags);
 }
@@ -227,7 +236,7 @@ static void one_is_made_and_opened_again(void **state)
     struct work w = {.decide = set_a, .n = 42};
     struct stat st;
     (void)state;
-    assert_int_equal(meta(s, "schema"), 1);
+    assert_int_equal(meta(s, "schema"), 2);
     assert_int_equal(commit(s, &w), 1);
     store_close(s);
     s = opened("s1");
@@ -283,7 +292,7 @@ static void one_half_made_is_made_whole(void **state)
                      0);
     sqlite3_close(db);
     struct store *s = opened("half2");
-    assert_int_equal(meta(s, "schema"), 1);
+    assert_int_equal(meta(s, "schema"), 2);
     store_close(s);
 }
 
@@ -319,24 +328,40 @@ static void another_schema_is_refused(void **state)
 {
     (void)state;
     store_close(fresh("schema"));
-    execute("schema/signet.db", "UPDATE meta SET value=2 WHERE name='schema'");
-    assert_no_store("schema", "has schema 2; this signetd knows 1");
+    execute("schema/signet.db", "UPDATE meta SET value=3 WHERE name='schema'");
+    assert_no_store("schema", "has schema 3; this signetd knows 2");
+    execute("schema/signet.db", "UPDATE meta SET value=0 WHERE name='schema'");
+    assert_no_store("schema", "has schema 0; this signetd knows 2");
+    execute("schema/signet.db", "UPDATE meta SET value=1 WHERE name='schema'");
+    execute("schema/signet.db", "DROP INDEX certificate_by_key");
+    assert_no_store("schema", "not as this signetd makes it (certificate_by_key)");
     execute("schema/signet.db", "DELETE FROM meta");
     assert_no_store("schema", "schema/signet.db");
     execute("schema/signet.db", "DROP TABLE meta");
     assert_no_store("schema", "no such table: meta");
 }
 
-/* A store of an earlier release of this schema is opened only while its text is still this one. */
-static void the_schema_is_frozen(void **state)
+/* A store as a release before this one made it. */
+extern const char store_schema_sql[];
+
+static void make_schema_1(const char *state)
 {
-    (void)state;
+    char path[200];
+    mkdir(state, 0755);
+    snprintf(path, sizeof path, "%s/signet.db", state);
+    execute(path, "PRAGMA journal_mode=WAL");
+    execute(path, store_schema_sql);
+    execute(path, "INSERT INTO meta VALUES ('schema', 1), ('a', 42);"
+                  "INSERT INTO operator VALUES (7, 'kim', 3, 1800000000, NULL)");
+}
+
+static void assert_schema_text(const char *path, const char *expected)
+{
     char text[65];
     uint8_t digest[32];
     sqlite3 *db;
     sqlite3_stmt *st;
-    store_close(fresh("frozen"));
-    assert_int_equal(sqlite3_open("frozen/signet.db", &db), SQLITE_OK);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_prepare_v2(db,
                                         "SELECT group_concat(sql, ';') FROM (SELECT sql FROM "
                                         "sqlite_schema WHERE sql IS NOT NULL ORDER BY name)",
@@ -345,9 +370,123 @@ static void the_schema_is_frozen(void **state)
     assert_int_equal(sqlite3_step(st), SQLITE_ROW);
     sha256(digest, (struct bytes){sqlite3_column_text(st, 0), (size_t)sqlite3_column_bytes(st, 0)});
     hex_encode(text, (struct bytes){digest, 32});
-    assert_string_equal(text, "efa094117fcf618f219cb2613536150c2c200ef39c9d1bf5a3e42d283c139911");
+    assert_string_equal(text, expected);
     sqlite3_finalize(st);
     sqlite3_close(db);
+}
+
+#define SCHEMA_1_TEXT "efa094117fcf618f219cb2613536150c2c200ef39c9d1bf5a3e42d283c139911"
+#define SCHEMA_2_TEXT "0f197c3cb9169c0450a31335a9d594a2dbc1f5d3ea262618c91941c45498144e"
+
+/* A store of an earlier release is opened only while the text of its schema is still the one that
+ * it was made from. */
+static void the_schemas_are_frozen(void **state)
+{
+    (void)state;
+    make_schema_1("frozen1");
+    assert_schema_text("frozen1/signet.db", SCHEMA_1_TEXT);
+    store_close(fresh("frozen2"));
+    assert_schema_text("frozen2/signet.db", SCHEMA_2_TEXT);
+}
+
+static int find_kim(struct store_tx *tx, struct work *w)
+{
+    struct operator_row op;
+    w->id = tx_operator_by_name(tx, "kim", &op) == 0 ? op.id : 0;
+    return 0;
+}
+
+static void assert_raised(struct store *s)
+{
+    struct work w = {0};
+    assert_int_equal(meta(s, "schema"), 2);
+    assert_int_equal(meta(s, "a"), 42);
+    assert_int_equal(read_it(s, find_kim, &w), 0);
+    assert_int_equal(w.id, 7);
+}
+
+static void an_earlier_schema_is_raised(void **state)
+{
+    (void)state;
+    struct store *s = NULL;
+    struct err err = {0};
+    make_schema_1("raised");
+    assert_int_equal(store_open_read_only(&s, "raised", &err), -1);
+    if (!strstr(err.text, "has schema 1, of an earlier release: start signetd once"))
+        fail_msg("%s", err.text);
+    assert_schema_text("raised/signet.db", SCHEMA_1_TEXT);
+    s = opened("raised");
+    assert_raised(s);
+    store_close(s);
+    assert_schema_text("raised/signet.db", SCHEMA_2_TEXT);
+    assert_int_equal(store_open_read_only(&s, "raised", &err), 0);
+    assert_raised(s);
+    store_close(s);
+}
+
+/* Ended before its n-th write to the disk, or sync: -1 when it came through. */
+static int raise_and_die(const char *state, int n)
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct store *s;
+        struct err err;
+        disk.calls_left = n;
+        _exit(store_open(&s, state, &err) ? 2 : 0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 9));
+    return WEXITSTATUS(status) == 9 ? 0 : -1;
+}
+
+static int is_there(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *st;
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &st, NULL), SQLITE_OK);
+    int found = sqlite3_step(st) == SQLITE_ROW;
+    sqlite3_finalize(st);
+    return found;
+}
+
+static void a_crash_while_it_is_raised_leaves_one_or_the_other(void **state)
+{
+    (void)state;
+    int died = 1, before = 0;
+    for (int n = 1; died; n++) {
+        char folder[32], path[64];
+        sqlite3 *db;
+        snprintf(folder, sizeof folder, "crash%d", n);
+        snprintf(path, sizeof path, "%s/signet.db", folder);
+        make_schema_1(folder);
+        died = raise_and_die(folder, n) == 0;
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        int raised = is_there(db, "SELECT 1 FROM meta WHERE name='schema' AND value=2");
+        int tables = is_there(db, "SELECT 1 FROM sqlite_schema WHERE name='enrolled_by_enrolment'");
+        sqlite3_close(db);
+        assert_int_equal(raised, tables);
+        assert_schema_text(path, raised ? SCHEMA_2_TEXT : SCHEMA_1_TEXT);
+        before += died && !raised;
+        struct store *s = opened(folder);
+        assert_raised(s);
+        store_close(s);
+    }
+    assert_true(before > 2);
+}
+
+/* A full disk: refused, nothing changed, and it passes. */
+static void a_full_disk_raises_nothing(void **state)
+{
+    (void)state;
+    make_schema_1("full1");
+    disk.write_full = 1;
+    assert_no_store("full1", "full");
+    disk.write_full = 0;
+    assert_schema_text("full1/signet.db", SCHEMA_1_TEXT);
+    struct store *s = opened("full1");
+    assert_raised(s);
+    store_close(s);
 }
 
 static void scribble(const char *path, off_t at, size_t len)
@@ -407,7 +546,7 @@ static void a_decision_that_refuses_takes_back_its_own_writes(void **state)
     assert_int_equal(b.durable, 0);
     assert_int_equal(c.durable, 1);
     assert_int_equal(a.completed + b.completed + c.completed, 3);
-    assert_int_equal(a.decided + b.decided + c.decided, 3);
+    assert_int_equal(a.decided + b.decided + c.decided, 5); /* a and b anew, each apart */
     assert_int_equal(meta(s, "a"), 1);
     assert_int_equal(meta(s, "b"), -1);
     assert_int_equal(meta(s, "c"), 3);
@@ -415,13 +554,34 @@ static void a_decision_that_refuses_takes_back_its_own_writes(void **state)
     store_close(s);
 }
 
+static int refuse(struct store_tx *tx, struct work *w)
+{
+    return tx_meta(tx, "b", &w->id) ? -1 : 0;
+}
+
+static void a_decision_that_refuses_before_it_writes_costs_the_others_nothing(void **state)
+{
+    struct store *s = fresh("refusal");
+    struct work a = {.decide = set_a, .n = 1}, b = {.decide = refuse};
+    struct work c = {.decide = set_c, .n = 3};
+    (void)state;
+    submit(s, &a);
+    submit(s, &b);
+    submit(s, &c);
+    store_commit(s);
+    assert_int_equal(a.durable + c.durable, 2);
+    assert_int_equal(b.durable, 0);
+    assert_int_equal(a.decided + b.decided + c.decided, 3);
+    assert_int_equal(meta(s, "a") + meta(s, "c"), 4);
+    store_close(s);
+}
+
 static int break_a_rule(struct store_tx *tx, struct work *w)
 {
     (void)w;
-    int64_t id = add_intent(tx, 77, "twice");
-    struct certificate_row again = row_of(tx, 77, "twice");
-    assert_true(id);
-    return tx_add_intent(tx, &again); /* the serial is taken */
+    struct operator_row op = {.name = "twice", .roles = 1};
+    assert_int_equal(tx_add_operator(tx, &op, NOW), 0);
+    return tx_add_operator(tx, &op, NOW); /* the name is taken */
 }
 
 static void a_broken_constraint_is_that_decision_s_alone(void **state)
@@ -439,6 +599,32 @@ static void a_broken_constraint_is_that_decision_s_alone(void **state)
     assert_int_equal(c.durable, 1);
     assert_int_equal(meta(s, "a"), 5);
     assert_int_equal(meta(s, "c"), 6);
+    assert_null(store_problem(s));
+    store_close(s);
+}
+
+static int take_a_serial_twice(struct store_tx *tx, struct work *w)
+{
+    int64_t id = add_intent(tx, 77, "twice");
+    struct certificate_row again = row_of(tx, 77, "other"), found;
+    struct bytes serial = {again.serial, again.serial_len};
+    (void)w;
+    assert_true(id);
+    assert_int_equal(tx_add_intent(tx, &again), 1);
+    assert_int_equal(tx_certificate_by_serial(tx, again.issuer, serial, &found), 0);
+    assert_int_equal(found.id, id);
+    assert_string_equal(found.name, "twice");
+    return 0;
+}
+
+static void a_serial_is_taken_once(void **state)
+{
+    struct store *s = fresh("serial");
+    struct work w = {.decide = take_a_serial_twice};
+    (void)state;
+    submit(s, &w);
+    store_commit(s);
+    assert_int_equal(w.durable, 1);
     assert_null(store_problem(s));
     store_close(s);
 }
@@ -479,6 +665,160 @@ static void closing_with_work_waiting_calls_nobody(void **state)
     assert_int_equal(w.decided + w.completed, 0);
 }
 
+/* ---- whose state is another now ---- */
+
+static struct {
+    int calls, before_completion;
+    size_t count;
+    uint8_t tags[STORE_CHANGES_MAX];
+} heard;
+static struct work *watched;
+
+static void hear(const struct state_change *list, size_t count, void *arg)
+{
+    (void)arg;
+    heard.calls++;
+    heard.count = count;
+    heard.before_completion = !watched || !watched->completed;
+    assert_true((list == NULL) == (count > STORE_CHANGES_MAX));
+    for (size_t i = 0; list && i < count; i++) {
+        assert_int_equal(list[i].serial_len, 16);
+        assert_true(list[i].issuer > 0);
+        heard.tags[i] = list[i].serial[0];
+    }
+}
+
+static void assert_heard(const char *tags)
+{
+    assert_int_equal(heard.calls, tags != NULL);
+    if (tags) {
+        assert_int_equal(heard.count, strlen(tags));
+        assert_memory_equal(heard.tags, tags, strlen(tags));
+        assert_true(heard.before_completion);
+    }
+    memset(&heard, 0, sizeof heard);
+}
+
+static int64_t id_of(struct store_tx *tx, uint8_t tag)
+{
+    struct certificate_row row;
+    uint8_t serial[16] = {tag, 1, 2};
+    int rc = tx_certificate_by_serial(tx, issuer_of(tx, 1), (struct bytes){serial, 16}, &row);
+    assert_int_equal(rc, 0);
+    return row.id;
+}
+
+static int add_three(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    add_issued(tx, 'a', "a");
+    add_issued(tx, 'b', "b");
+    add_intent(tx, 'c', "c");
+    return 0;
+}
+
+static int revoke_it(struct store_tx *tx, struct work *w)
+{
+    return tx_set_revoked(tx, id_of(tx, w->tag), STATE_REVOKED, NOW, 1);
+}
+
+static int revoke_it_and_refuse(struct store_tx *tx, struct work *w)
+{
+    return revoke_it(tx, w) ? 0 : -1;
+}
+
+static int hold_and_lift(struct store_tx *tx, struct work *w)
+{
+    int64_t id = id_of(tx, w->tag);
+    assert_int_equal(tx_set_unheld(tx, id), -1); /* which changes nothing, and tells nothing */
+    return tx_set_revoked(tx, id, STATE_HELD, NOW, 6) || tx_set_unheld(tx, id) ? -1 : 0;
+}
+
+static int make_orphan_and_find(struct store_tx *tx, struct work *w)
+{
+    uint8_t der[3] = {0x30, w->tag, 7}, digest[32] = {0};
+    struct certificate_row row = row_of(tx, w->tag, "found");
+    row.id = id_of(tx, w->tag);
+    return tx_set_orphan(tx, row.id, NOW) ||
+                   tx_set_found(tx, &row, (struct bytes){der, sizeof der}, digest, NOW)
+               ? -1
+               : 0;
+}
+
+static int make_orphans(struct store_tx *tx, struct work *w)
+{
+    struct certificate_row row = row_of(tx, 'z', "many");
+    for (w->n = 0; w->n < STORE_CHANGES_MAX + 1; w->n++) {
+        row.serial[1] = (uint8_t)(w->n >> 8);
+        row.serial[2] = (uint8_t)w->n;
+        row.tbs_sha256[2] = row.serial[1];
+        row.tbs_sha256[3] = row.serial[2];
+        snprintf(row.name, sizeof row.name, "many-%d", (int)w->n);
+        if (tx_add_intent(tx, &row) || tx_set_orphan(tx, row.id, NOW))
+            return -1;
+    }
+    return 0;
+}
+
+static void a_changed_state_is_told_when_durable_and_before_all_else(void **state)
+{
+    struct store *s = fresh("changes");
+    struct work a = {.decide = revoke_it, .tag = 'a'};
+    struct work refused = {.decide = revoke_it_and_refuse, .tag = 'b'};
+    struct work b = {.decide = hold_and_lift, .tag = 'b'};
+    struct work c = {.decide = make_orphan_and_find, .tag = 'c'};
+    (void)state;
+    store_on_changes(s, hear, NULL);
+    assert_int_equal(do_it(s, add_three), 1);
+    assert_heard(NULL); /* what is new had no answer before */
+    watched = &a;
+    submit(s, &a);
+    submit(s, &refused);
+    submit(s, &b);
+    submit(s, &c);
+    store_commit(s);
+    assert_int_equal(a.durable + refused.durable + b.durable + c.durable, 3);
+    assert_heard("abbcc");
+    assert_int_equal(do_it(s, set_a), 1);
+    assert_heard(NULL);
+    assert_int_equal(commit(s, &refused), 0);
+    assert_heard(NULL);
+    store_close(s);
+}
+
+static void a_change_that_is_not_written_is_not_told(void **state)
+{
+    struct store *s = fresh("unwritten");
+    struct work a = {.decide = revoke_it, .tag = 'a'};
+    (void)state;
+    store_on_changes(s, hear, NULL);
+    assert_int_equal(do_it(s, add_three), 1);
+    watched = &a;
+    disk.write_full = 1;
+    assert_int_equal(commit(s, &a), 0);
+    disk.write_full = 0;
+    assert_heard(NULL);
+    assert_int_equal(do_it(s, set_a), 1); /* nor with the round after */
+    assert_heard(NULL);
+    assert_int_equal(commit(s, &a), 1);
+    assert_heard("a");
+    store_close(s);
+}
+
+static void of_too_many_changes_none_is_named(void **state)
+{
+    struct store *s = fresh("many-changes");
+    struct work w = {.decide = make_orphans};
+    (void)state;
+    watched = &w;
+    store_on_changes(s, hear, NULL);
+    assert_int_equal(commit(s, &w), 1);
+    assert_int_equal(heard.calls, 1);
+    assert_int_equal(heard.count, STORE_CHANGES_MAX + 1);
+    memset(&heard, 0, sizeof heard);
+    store_close(s);
+}
+
 /* ---- disks that fail ---- */
 
 /* All of the round is lost, the reason is told, and service returns by itself. */
@@ -509,7 +849,7 @@ static void a_full_disk_is_told_and_passes(void **state)
 static int add_until_full(struct store_tx *tx, struct work *w)
 {
     (void)w;
-    for (int i = 0; i < 20000; i++)
+    for (int i = 0; i < 40000; i++)
         if (tx_event(tx, NOW, 0, "%01000d", i))
             return -1;
     return 0;
@@ -1100,6 +1440,104 @@ static void operators_have_one_name_each(void **state)
     store_close(s);
 }
 
+/* ---- enrolments ---- */
+
+static int64_t add_enrolment(struct store_tx *tx, const char *user, int64_t uses)
+{
+    struct operator_row op = {0};
+    struct enrolment_row e = {.password_sha256 = {5, 6},
+                              .profile = "device",
+                              .uses_max = uses,
+                              .not_after = NOW + 100,
+                              .created_at = NOW};
+    snprintf(op.name, sizeof op.name, "enrolment:%s", user);
+    snprintf(e.user, sizeof e.user, "%s", user);
+    snprintf(e.mac, sizeof e.mac, "%s", uses == 1 ? "24:0a:c4:00:00:01" : "");
+    assert_int_equal(tx_add_operator(tx, &op, NOW), 0);
+    e.operator_id = op.id;
+    assert_int_equal(tx_add_enrolment(tx, &e), 0);
+    return e.id;
+}
+
+static int64_t uses_of(struct store_tx *tx, const char *user)
+{
+    struct enrolment_row e;
+    assert_int_equal(tx_enrolment_by_user(tx, user, &e), 0);
+    return e.uses;
+}
+
+static int enrolments_come_back(struct store_tx *tx, struct work *w)
+{
+    (void)w;
+    struct enrolment_row e;
+    int64_t one = add_enrolment(tx, "one", 1), two = add_enrolment(tx, "two", 2);
+    assert_int_equal(tx_enrolment_by_user(tx, "none", &e), 1);
+    assert_int_equal(tx_enrolment_after(tx, "", &e), 0);
+    assert_int_equal(e.id, one);
+    assert_string_equal(e.mac, "24:0a:c4:00:00:01");
+    assert_string_equal(e.profile, "device");
+    assert_int_equal(e.password_sha256[1], 6);
+    assert_int_equal(e.not_after, NOW + 100);
+    assert_int_equal(e.ended_at, 0);
+    assert_int_equal(tx_end_enrolment(tx, two, NOW + 1), 0);
+    assert_int_equal(tx_end_enrolment(tx, two, NOW + 2), -1); /* once */
+    assert_int_equal(tx_enrolment_after(tx, "one", &e), 0);
+    assert_string_equal(e.user, "two");
+    assert_string_equal(e.mac, "");
+    assert_int_equal(e.ended_at, NOW + 1);
+    assert_int_equal(tx_enrolment_after(tx, "two", &e), 1);
+    return 0;
+}
+
+/* As often as was said; what became an orphan gives its use back, and nothing else does. */
+static int uses_are_spent_and_given_back(struct store_tx *tx, struct work *w)
+{
+    struct enrolment_row e;
+    int64_t id = add_enrolment(tx, "count", 2);
+    int64_t a = add_intent(tx, 50, "24:0a:c4:00:00:50"), b = add_intent(tx, 51, "b");
+    int64_t other = add_intent(tx, 52, "c");
+    (void)w;
+    assert_int_equal(tx_spend_enrolment(tx, id, a), 0);
+    assert_int_equal(tx_spend_enrolment(tx, id, b), 0);
+    assert_int_equal(tx_spend_enrolment(tx, id, other), -1);
+    assert_int_equal(uses_of(tx, "count"), 2);
+    assert_int_equal(tx_set_orphan(tx, other, NOW), 0);
+    assert_int_equal(uses_of(tx, "count"), 2);
+    assert_int_equal(tx_set_orphan(tx, a, NOW), 0);
+    assert_int_equal(uses_of(tx, "count"), 1);
+    uint8_t der[32] = {1, 2};
+    assert_int_equal(tx_set_issued(tx, b, (struct bytes){der, 2}, der, NOW), 0);
+    assert_int_equal(tx_set_revoked(tx, b, STATE_REVOKED, NOW, 1), 0);
+    assert_int_equal(uses_of(tx, "count"), 1); /* a certificate that was there is spent */
+    assert_int_equal(tx_enrolment_miscounted(tx, "", &e), 1);
+    return 0;
+}
+
+static int find_miscounted(struct store_tx *tx, struct work *w)
+{
+    struct enrolment_row e;
+    w->n = 0;
+    e.user[0] = '\0';
+    while (tx_enrolment_miscounted(tx, e.user, &e) == 0)
+        w->n++;
+    return 0;
+}
+
+static void enrolments_are_counted(void **state)
+{
+    (void)state;
+    struct store *s = fresh("enrolment");
+    assert_int_equal(do_it(s, enrolments_come_back), 1);
+    assert_int_equal(do_it(s, uses_are_spent_and_given_back), 1);
+    store_close(s);
+    execute("enrolment/signet.db", "UPDATE enrolment SET uses=0 WHERE user='count'");
+    s = opened("enrolment");
+    struct work w = {0};
+    assert_int_equal(read_it(s, find_miscounted, &w), 0);
+    assert_int_equal(w.n, 1);
+    store_close(s);
+}
+
 /* ---- journal ---- */
 
 static int add_events(struct store_tx *tx, struct work *w)
@@ -1156,13 +1594,33 @@ static void the_journal_is_a_chain(void **state)
     (void)state;
     assert_int_equal(read_it(s, recompute, &w), 0);
     assert_int_equal(w.n, 0);
-    assert_int_equal(do_it(s, add_events), 1);
+    struct work before = {.decide = refused_event}, events = {.decide = add_events};
+    struct work behind = {.decide = refused_event};
+    submit(s, &before); /* what is refused has no place in it */
+    submit(s, &events);
+    submit(s, &behind);
+    store_commit(s);
+    assert_int_equal(events.durable, 1);
     assert_int_equal(do_it(s, refused_event), 0);
     assert_int_equal(read_it(s, recompute, &w), 0);
     assert_int_equal(w.n, 3);
     store_close(s);
     s = opened("journal"); /* and goes on in the next process */
     assert_int_equal(read_it(s, recompute, &w), 0);
+    store_close(s);
+}
+
+static void a_lost_event_has_no_place_in_it(void **state)
+{
+    struct store *s = fresh("lost-event");
+    struct work w = {0};
+    (void)state;
+    disk.write_full = 1;
+    assert_int_equal(do_it(s, add_events), 0);
+    disk.write_full = 0;
+    assert_int_equal(do_it(s, add_events), 1);
+    assert_int_equal(read_it(s, recompute, &w), 0);
+    assert_int_equal(w.n, 3);
     store_close(s);
 }
 
@@ -1290,6 +1748,99 @@ static int check_revoked(struct store_tx *tx, struct work *w)
     return 0;
 }
 
+/* Which tables grow without end; a statement that walks through one is as slow as it is long. */
+static int walks(const char *plan)
+{
+    static const char *const grows[] = {"SCAN certificate", "SCAN c ", "SCAN request",
+                                        "SCAN journal", "SCAN enrolled"};
+    char text[200];
+    snprintf(text, sizeof text, "%s ", plan);
+    for (size_t i = 0; i < sizeof grows / sizeof *grows; i++)
+        if (strncmp(text, grows[i], strlen(grows[i])) == 0)
+            return 1;
+    return strstr(text, "TEMP B-TREE") != NULL;
+}
+
+static void assert_by_index(sqlite3 *db, const char *name, const char *sql)
+{
+    /* once at the start; the newest event is the first of the walk */
+    static const char *const may[] = {"counts", "journal_head", "last_event_time"};
+    sqlite3_stmt *st = NULL;
+    char explain[2048];
+    for (size_t i = 0; i < sizeof may / sizeof *may; i++)
+        if (strcmp(name, may[i]) == 0)
+            return;
+    snprintf(explain, sizeof explain, "EXPLAIN QUERY PLAN %s", sql);
+    if (sqlite3_prepare_v2(db, explain, -1, &st, NULL))
+        fail_msg("%s: %s", name, sqlite3_errmsg(db));
+    while (sqlite3_step(st) == SQLITE_ROW)
+        if (walks((const char *)sqlite3_column_text(st, 3)))
+            fail_msg("%s: %s", name, (const char *)sqlite3_column_text(st, 3));
+    sqlite3_finalize(st);
+}
+
+static void no_statement_walks_through_what_grows(void **state)
+{
+    sqlite3 *db;
+    (void)state;
+    store_close(fresh("plans"));
+    assert_int_equal(sqlite3_open("plans/signet.db", &db), SQLITE_OK);
+#define ASSERT_BY_INDEX(name, sql) assert_by_index(db, #name, sql);
+    STATEMENTS(ASSERT_BY_INDEX)
+#undef ASSERT_BY_INDEX
+    sqlite3_close(db);
+}
+
+static int check_shards(struct store_tx *tx, struct work *w)
+{
+    static const int shards[] = {2, 0, 1, -1, 2};
+    static const uint8_t full[] = {4, 2, 3, 1, 5}, of_two[] = {4, 1, 5};
+    int64_t issuer = issuer_of(tx, 1);
+    struct certificate_row row;
+    struct list l = {0};
+    char url[CRL_URL_MAX] = "";
+    (void)w;
+    for (uint8_t i = 0; i < sizeof shards / sizeof *shards; i++) {
+        row = (struct certificate_row){.issuer = issuer,
+                                       .serial_len = 16,
+                                       .profile = "device",
+                                       .name = "x",
+                                       .not_after = NOW + 1000,
+                                       .shard = shards[i]};
+        row.serial[0] = (uint8_t)(i + 1);
+        row.spki_sha256[0] = i;
+        assert_int_equal(tx_add_intent(tx, &row), 0);
+        assert_int_equal(tx_set_revoked(tx, row.id, STATE_REVOKED, NOW, 1), 0);
+        assert_int_equal(tx_certificate_by_id(tx, row.id, &row), 0);
+        assert_int_equal(row.shard, shards[i]);
+    }
+    assert_int_equal(tx_each_revoked(tx, issuer, 0, 0, collect, &l), 0);
+    assert_int_equal(l.count, sizeof full);
+    assert_memory_equal(l.tags, full, sizeof full);
+    l = (struct list){0};
+    assert_int_equal(tx_each_revoked(tx, issuer, 2, 0, collect, &l), 0);
+    assert_int_equal(l.count,
+                     sizeof of_two); /* its own, and those of which nobody knows the shard */
+    assert_memory_equal(l.tags, of_two, sizeof of_two);
+    assert_int_equal(tx_add_crl_url(tx, "http://b"), 0);
+    assert_int_equal(tx_add_crl_url(tx, "http://a"), 0);
+    assert_int_equal(tx_add_crl_url(tx, "http://b"), 1);
+    assert_int_equal(tx_crl_url_after(tx, url), 0);
+    assert_string_equal(url, "http://a");
+    assert_int_equal(tx_crl_url_after(tx, url), 0);
+    assert_string_equal(url, "http://b");
+    assert_int_equal(tx_crl_url_after(tx, url), 1);
+    return 0;
+}
+
+static void a_shard_lists_its_own_and_the_full_crl_all(void **state)
+{
+    struct store *s = fresh("shards");
+    (void)state;
+    assert_int_equal(do_it(s, check_shards), 1);
+    store_close(s);
+}
+
 static void a_crl_lists_by_serial_what_belongs_on_it(void **state)
 {
     struct store *s = fresh("revoked");
@@ -1378,12 +1929,20 @@ int main(void)
         cmocka_unit_test(a_missing_folder_is_named),
         cmocka_unit_test(a_link_to_the_folder_is_followed),
         cmocka_unit_test(another_schema_is_refused),
-        cmocka_unit_test(the_schema_is_frozen),
+        cmocka_unit_test(the_schemas_are_frozen),
+        cmocka_unit_test(an_earlier_schema_is_raised),
+        cmocka_unit_test(a_crash_while_it_is_raised_leaves_one_or_the_other),
+        cmocka_unit_test(a_full_disk_raises_nothing),
         cmocka_unit_test(a_corrupt_one_is_refused_and_left_as_it_is),
         cmocka_unit_test(a_decision_that_refuses_takes_back_its_own_writes),
+        cmocka_unit_test(a_decision_that_refuses_before_it_writes_costs_the_others_nothing),
         cmocka_unit_test(a_broken_constraint_is_that_decision_s_alone),
+        cmocka_unit_test(a_serial_is_taken_once),
         cmocka_unit_test(a_completion_may_submit),
         cmocka_unit_test(closing_with_work_waiting_calls_nobody),
+        cmocka_unit_test(a_changed_state_is_told_when_durable_and_before_all_else),
+        cmocka_unit_test(a_change_that_is_not_written_is_not_told),
+        cmocka_unit_test(of_too_many_changes_none_is_named),
         cmocka_unit_test(a_full_disk_is_told_and_passes),
         cmocka_unit_test(a_disk_that_fills_within_a_round_is_told),
         cmocka_unit_test(a_disk_that_becomes_read_only_is_told_and_passes),
@@ -1400,10 +1959,14 @@ int main(void)
         cmocka_unit_test(one_request_has_one_certificate),
         cmocka_unit_test(open_intents_and_counts),
         cmocka_unit_test(operators_have_one_name_each),
+        cmocka_unit_test(enrolments_are_counted),
         cmocka_unit_test(the_journal_is_a_chain),
+        cmocka_unit_test(a_lost_event_has_no_place_in_it),
         cmocka_unit_test(an_event_is_one_line),
         cmocka_unit_test(a_crl_number_is_used_once),
         cmocka_unit_test(a_crl_lists_by_serial_what_belongs_on_it),
+        cmocka_unit_test(a_shard_lists_its_own_and_the_full_crl_all),
+        cmocka_unit_test(no_statement_walks_through_what_grows),
         cmocka_unit_test(a_reader_sees_one_snapshot_and_stops_nobody),
         cmocka_unit_test(a_reader_cannot_write),
     };
