@@ -444,6 +444,8 @@ int projection_open(struct projection **out, struct authority *a, struct err *er
     }
     if (catch_up(p, in_file, err)) /* a full disk is no reason to serve nothing */
         note_problem(p, err);
+    store_commit(
+        a->store); /* a round of its own: on a full disk it is no other decision's affair */
     *out = p;
     return 0;
 fail:

@@ -32,6 +32,18 @@ static int check_names(const struct evhttp_request *req, struct err *err)
     return 0;
 }
 
+/* evhttp takes a body with another coding for none, and its bytes for the next request
+ * (RFC 9112 section 6.1: what is not understood is refused). */
+static int check_coding(const struct evhttp_request *req, struct err *err)
+{
+    const char *coding = evhttp_find_header(req->input_headers, "Transfer-Encoding");
+    if (coding && req->minor == 0)
+        return err_set(err, ERR_http_malformed, "HTTP/1.0 has no Transfer-Encoding");
+    if (coding && evutil_ascii_strcasecmp(coding, "chunked"))
+        return err_set(err, ERR_http_malformed, "the only Transfer-Encoding here is chunked");
+    return 0;
+}
+
 static int check_length(const struct evhttp_request *req, struct err *err)
 {
     unsigned lengths = protocol_header_count(req, "Content-Length");
@@ -40,8 +52,8 @@ static int check_length(const struct evhttp_request *req, struct err *err)
     if (lengths > 1 || encodings > 1 || (lengths && encodings))
         return err_set(err, ERR_http_malformed,
                        "more than one of Content-Length and Transfer-Encoding");
-    if (encodings && req->minor == 0) /* RFC 9112 section 6.1 */
-        return err_set(err, ERR_http_malformed, "HTTP/1.0 has no Transfer-Encoding");
+    if (check_coding(req, err))
+        return -1;
     if (length && (!*length || length[strspn(length, "0123456789")]))
         return err_set(err, ERR_http_malformed, "Content-Length is not a number");
     /* evhttp reads no body here, and would take it for the next request */
