@@ -122,6 +122,12 @@ static void wait_for(struct publishing *p, unsigned scope, const char *what)
     p->problem_of = -1;
 }
 
+/* After a start nothing is wrong with a token of which nothing was heard yet. */
+static int is_first_login(const struct publishing *p)
+{
+    return !p->a->token_detail[0] && !signers_token(p->a->signers)[0];
+}
+
 static void begin(struct publishing *p)
 {
     struct err err;
@@ -130,10 +136,10 @@ static void begin(struct publishing *p)
         return;
     if (clock_usable(p->a->clock, &err))
         wait_for(p, (unsigned)scope, "clock");
-    else if (signers_usable(p->a->signers, &err))
-        wait_for(p, (unsigned)scope, "token");
-    else
+    else if (signers_usable(p->a->signers, &err) == 0)
         build_begin(p, (unsigned)scope);
+    else if (!is_first_login(p))
+        wait_for(p, (unsigned)scope, "token");
 }
 
 static unsigned configured(const struct publishing *p)
