@@ -60,5 +60,5 @@ build build-gcc -DCMAKE_C_COMPILER=gcc -DSIGNET_ASAN_BUILD="$repo/build-asan" -D
 esptool=$("$repo/tests/esptool.sh")
 echo "── testing, with $("$esptool" version | head -n 1)"
 cd "$repo/build-gcc"
-# three at a time, since they wait a lot: every test is alone with its token, state and ports
-exec ctest --output-on-failure --parallel 3
+# four at a time, since they wait a lot: every test is alone with its token, state and ports
+exec ctest --output-on-failure --parallel 4
