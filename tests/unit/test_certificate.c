@@ -421,6 +421,7 @@ static void bad_requests_build_nothing(void **state)
 static void only_what_was_approved_comes_out(void **state)
 {
     struct ca ca = ca_make("P-256", 30), other = ca_make("P-256", 30);
+    struct ca wide = ca_make("P-384", 30);
     struct profiles *all = load(&ca, "");
     struct buf spki = make_spki(ca.key), tbs = {0}, der = {0};
     struct certificate_request req = request_for(&ca, all, "device", MAC, &spki);
@@ -443,10 +444,18 @@ static void only_what_was_approved_comes_out(void **state)
     assert_non_null(memmem(der.data, der.len, spki.data, spki.len));
     buf_free(&der);
     buf_free(&tbs);
+    req.issuer = wide.issuer; /* the TBS then names another algorithm than its signature has */
+    assert_int_equal(certificate_build(&tbs, &req, NULL, NULL, &err), 0);
+    made = ca_sign_data(&ca, buf_view(&tbs), signature);
+    assert_int_equal(certificate_assemble(&der, ca.issuer, buf_view(&tbs), made, &err), -1);
+    assert_memory_equal(err.text, "rfc5280-4.1.1.2", 15);
+    assert_int_equal(der.len, 0);
+    buf_free(&tbs);
     buf_free(&spki);
     profiles_free(all);
     ca_free(&ca);
     ca_free(&other);
+    ca_free(&wide);
 }
 
 static void prints_what_it_costs(void **state)
